@@ -1,0 +1,248 @@
+"""Puts the parts together: one process that is the gateway, from the database up and down again."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+import aiohttp
+import structlog
+from aiohttp import web
+
+from gateway.calls import Calls
+from gateway.consent.order import Language, normalise_number
+from gateway.effects import Effects
+from gateway.engine import Engine
+from gateway.house import House
+from gateway.provisioning.delivery import Endpoint
+from gateway.provisioning.signature import read_secret, verify
+from gateway.settings import LineSettings, Settings, split_host_port
+from gateway.sms.channel import SmsChannel
+from gateway.sms.http import HttpSms
+from gateway.sms.sip_message import SipMessageSms
+from gateway.speech.listener import Listener
+from gateway.speech.prompts import PromptStore
+from gateway.store.database import Database
+from gateway.store.jobs import JobRunner
+from gateway.telephony.agent import UserAgent
+from gateway.telephony.auth import Credentials, DigestServer
+from gateway.telephony.errors import CallFailed
+from gateway.telephony.lines import Line, keep_registered
+from gateway.telephony.media import MediaEngine
+from gateway.telephony.message import HostPort
+from gateway.telephony.registrar import Registrar
+from gateway.web.api import Api, Offered
+
+log = structlog.get_logger(__name__)
+CODE_SECRET_FILE = "code-secret"  # noqa: S105 - a file name
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Gateway:
+    """``async with Gateway(settings, house, dsn) as gateway: await gateway.serve(stop)``."""
+
+    def __init__(self, settings: Settings, house: House, dsn: str) -> None:
+        self.settings = settings
+        self.house = house
+        self._dsn = dsn
+        self._stack = AsyncExitStack()
+        self.agent: UserAgent
+        self.calls: Calls
+        self.engine: Engine
+        self.api_port = 0
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Work until *stop* is set, then take no new calls, let the running ones end, and hang up on the rest."""
+        await stop.wait()
+        log.info("gateway.draining", calls=len(self.calls))
+        await self.calls.drain(self.settings.drain_s)
+
+    async def _open(self) -> None:
+        settings, push = self.settings, self._stack.push_async_callback
+        database = await Database.open(self._dsn)
+        push(database.close)
+        self.engine = Engine(
+            database,
+            policy=settings.policy.policy(),
+            secret=code_secret(settings),
+            gateway=settings.gateway,
+            now=utc_now,
+        )
+        lost = await self.engine.end_lost_calls()
+        if lost:
+            log.warning("gateway.lost_calls", calls=lost)
+        prompts = PromptStore(settings.data_dir / "cache" / "prompts", self.house.prompts_folder)
+        push(prompts.stop)
+        await self._start_listeners()
+        await prompts.prepare(self.house.greeting(language) for language in self.house.packs)
+        lines = tuple(_line(line) for line in settings.lines)
+        registrar = self._registrar()
+        await self._start_telephony(lines, registrar)
+        session = await self._stack.enter_async_context(aiohttp.ClientSession())
+        self.calls = Calls(
+            self.agent, self.engine, self.house, prompts, lines,
+            region=settings.sip.default_region, transfer_targets=settings.transfer,
+        )  # fmt: skip
+        sms = self._sms(session, lines, registrar)
+        endpoints = {
+            tenant.id: Endpoint(tenant.webhook_url, read_secret(tenant.webhook_secret.get_secret_value()))
+            for tenant in settings.tenants
+        }
+        effects = Effects(
+            self.engine, self.house, prompts, self.calls, sms, endpoints, session,
+            most_calls=settings.sip.most_calls, now=utc_now,
+        )  # fmt: skip
+        runner = JobRunner(database, effects.kinds())
+        runner.start()
+        push(runner.stop)
+        self.agent.on_invite = self.calls.on_invite
+        self.agent.on_message = self._on_message
+        for line in lines:
+            if line.register:
+                task = asyncio.create_task(keep_registered(self.agent, line))
+                self._stack.callback(task.cancel)
+        await self._start_api()
+        gc.freeze()  # what is here now stays: a full collection must not hold up the media clock
+        log.info("gateway.ready", sip=self.agent.port, api=self.api_port, languages=sorted(self.house.listeners))
+
+    async def _start_listeners(self) -> None:
+        async def start(language: Language, spec: str) -> None:
+            listener = Listener(spec, self.house.packs[language].grammars, self.settings.speech.workers)
+            self._stack.push_async_callback(listener.stop)
+            await listener.start()
+            self.house.listeners[language] = listener
+
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for language, spec in self.settings.speech.models.items():
+                group.create_task(start(language, spec))
+        log.info("speech.ready", languages=sorted(self.house.listeners), seconds=round(time.monotonic() - began, 1))
+
+    async def _start_telephony(self, lines: tuple[Line, ...], registrar: Registrar) -> None:
+        settings = self.settings
+        engine = MediaEngine(settings.media.address, settings.media.port_range, settings.data_dir / "recordings")
+        engine.start()
+        self._stack.callback(engine.stop)
+        self.agent = UserAgent(
+            engine, split_host_port(settings.sip.bind), advertised=settings.sip.advertised_address,
+            registrar=registrar, trusted=_trusted(lines), most_calls=settings.sip.most_calls,
+        )  # fmt: skip
+        await self.agent.start()
+        self._stack.callback(self.agent.stop)
+
+    async def _start_api(self) -> None:
+        settings = self.settings
+        keys = {hashlib.sha256(t.api_key.get_secret_value().encode()).digest(): t.id for t in settings.tenants}
+        secret = settings.sms.inbound_secret.get_secret_value()
+        key = read_secret(secret) if secret else None
+        offered = Offered(
+            {name: plan.ref for name, plan in self.house.dialplans.items()}, frozenset(self.house.listeners)
+        )
+        api = Api(
+            self.engine, offered, self.calls.dial, keys,
+            (lambda headers, body: verify(key, headers, body, time.time())) if key else None, now=utc_now,
+        )  # fmt: skip
+        runner = web.AppRunner(api.application(), access_log=None)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        host, port = split_host_port(settings.api.bind)
+        site = web.TCPSite(runner, host, port)
+        await site.start()
+        self.api_port = int(runner.addresses[0][1])
+
+    def _registrar(self) -> Registrar:
+        passwords = {phone.number: phone.password.get_secret_value() for phone in self.settings.softphones}
+        return Registrar(DigestServer(self.settings.sip.realm, passwords, time.time), time.monotonic)
+
+    def _sms(self, session: aiohttp.ClientSession, lines: tuple[Line, ...], registrar: Registrar) -> SmsChannel | None:
+        settings = self.settings.sms
+        if settings.channel == "http" and settings.http is not None:
+            http = settings.http
+            return HttpSms(
+                session,
+                http.url,
+                encoding=http.encoding,
+                headers=http.headers,
+                body=http.body,
+                message_id=http.message_id,
+            )
+        if settings.channel != "sip":
+            return None
+        line = next((line for line in lines if line.name == settings.line), None)
+
+        async def send(number: str, text: str) -> int:
+            binding = registrar.find(number)
+            if binding is None and line is None:
+                return 480
+            target = binding.contact if binding is not None else line.uri(number) if line is not None else ""
+            try:
+                response = await self.agent.request(
+                    "MESSAGE", target, from_user=line.from_user if line else "gateway",
+                    headers={"Content-Type": "text/plain; charset=utf-8"}, body=text.encode(),
+                    credentials=line.credentials if line else None,
+                )  # fmt: skip
+            except CallFailed as error:
+                return error.status
+            return response.status_code
+
+        return SipMessageSms(send)
+
+    async def _on_message(self, number: str, text: str, message_id: str) -> None:
+        try:
+            normal = normalise_number(number)
+        except ValueError:
+            log.info("reply.no_number", channel="sip")
+            return
+        await self.engine.take_message("sip", message_id, normal, text)
+
+
+def code_secret(settings: Settings) -> bytes:
+    """What codes are derived from: the setting, else one made once and kept in ``data_dir`` (mode 0600)."""
+    given = settings.sms.code_secret.get_secret_value()
+    if given:
+        return given.encode()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    path: Path = settings.data_dir / CODE_SECRET_FILE
+    try:
+        with path.open("x") as file:
+            path.chmod(0o600)
+            file.write(secrets.token_urlsafe(32))
+    except FileExistsError:
+        log.debug("code_secret.kept", path=str(path))
+    return path.read_bytes()
+
+
+def _line(line: LineSettings) -> Line:
+    credentials = Credentials(line.username, line.password.get_secret_value()) if line.username else None
+    return Line(
+        line.name, line.host, line.port, line.from_user, line.from_host, line.dial, credentials,
+        register=line.register_here, ring_s=line.ring_s,
+    )  # fmt: skip
+
+
+def _trusted(lines: tuple[Line, ...]) -> Callable[[HostPort], bool]:
+    """Whether a source is a trunk of ours: its address and port as configured."""
+    known = {(line.host, line.port) for line in lines}
+    return lambda source: source in known

@@ -1,0 +1,203 @@
+"""Calls, in and out: from a ringing line to the end of the recording."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import phonenumbers
+import structlog
+
+from gateway.consent import events as ev
+from gateway.consent.order import mask
+from gateway.consent.record import Record
+from gateway.conversation import Conversation, new_call_id
+from gateway.engine import Engine
+from gateway.house import House
+from gateway.speech.errors import SpeechError
+from gateway.speech.prompts import PromptStore
+from gateway.telephony.agent import Invitation, UserAgent
+from gateway.telephony.call import Call
+from gateway.telephony.errors import CallFailed, CallOver, TelephonyError
+from gateway.telephony.g711 import SILENCE, encode
+from gateway.telephony.lines import Line
+from gateway.telephony.media import frames_of
+
+log = structlog.get_logger(__name__)
+PREPARE_S = 30.0
+GOODBYE_S = 20.0
+_OUTCOMES: dict[int, ev.CallOutcome] = {
+    408: "no_answer", 480: "no_answer", 487: "no_answer", 486: "busy", 600: "busy", 403: "rejected", 603: "rejected",
+}  # fmt: skip
+
+
+class Calls:
+    """Every call of this gateway. Outbound ones leave over *lines*, the first unless a URI is given."""
+
+    def __init__(
+        self,
+        agent: UserAgent,
+        engine: Engine,
+        house: House,
+        prompts: PromptStore,
+        lines: tuple[Line, ...],
+        *,
+        region: str,
+        transfer_targets: dict[str, str],
+    ) -> None:
+        self._agent = agent
+        self._engine = engine
+        self._house = house
+        self._prompts = prompts
+        self._lines = lines
+        self._region = region
+        self._transfer_targets = transfer_targets
+        self._conversations: set[Conversation] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    async def dial(self, record: Record, target: str | None = None) -> str:
+        """Begin an outbound call about *record*, to the SIP URI *target* or its number over the first line.
+
+        Returns the call's id once the record says that it is being called. Raises CallFailed when it cannot be begun.
+        """
+        if not self._lines and target is None:
+            raise CallFailed(503, "no line is configured: add [[lines]] to the settings")
+        plan = self._house.plan_for(record.order)
+        if plan is None:
+            raise CallFailed(503, f"the dialplan {record.order.dialplan.name} was changed since the order was made")
+        await self._prepare(record)
+        line = self._lines[0] if self._lines else Line("direct", host="")
+        call_id = new_call_id()
+        await self._start(record, call_id, "outbound")
+        self._spawn(self._outbound(record, call_id, line, target or line.uri(record.order.subscriber.number)))
+        return call_id
+
+    async def on_invite(self, invitation: Invitation) -> None:
+        """A call comes in: match the caller to the newest open order and run its script."""
+        number = self._caller(invitation.number)
+        record = await self._engine.open_order_of(number) if number else None
+        if record is None:
+            log.info("call.no_order", number=mask(invitation.number))
+            await self._turn_away(invitation)
+            return
+        if self._house.plan_for(record.order) is None:
+            log.error("call.dialplan_changed", order=record.order.order_id, dialplan=record.order.dialplan.name)
+            invitation.reject(480)
+            return
+        invitation.ring()
+        try:
+            await self._prepare(record)
+            call_id = new_call_id()
+            await self._start(record, call_id, "inbound")
+        except (SpeechError, CallFailed) as error:
+            log.error("call.not_prepared", order=record.order.order_id, error=str(error))
+            invitation.reject(480)
+            return
+        try:
+            call = await invitation.answer(call_id)
+        except TelephonyError as error:
+            await self._engine.append(record.order.order_id, _ended(call_id, "failed", str(error)))
+            return
+        self._spawn(self._converse(call, record))
+
+    async def drain(self, seconds: float) -> None:
+        """Let running calls end by themselves for *seconds*, then say goodbye and hang up."""
+        self._agent.draining = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        for conversation in tuple(self._conversations):
+            self._spawn(conversation.say_goodbye())
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=GOODBYE_S)
+
+    async def _outbound(self, record: Record, call_id: str, line: Line, target: str) -> None:
+        began = time.monotonic()
+        try:
+            call = await line.call_uri(self._agent, target, call_id)
+        except TelephonyError as error:
+            status = error.status if isinstance(error, CallFailed) else 503
+            waited = int((time.monotonic() - began) * 1000)
+            ended = _ended(call_id, _OUTCOMES.get(status, "failed"), str(error), waited)
+            await self._engine.append(record.order.order_id, ended)
+            return
+        await self._converse(call, record)
+
+    async def _converse(self, call: Call, record: Record) -> None:
+        order = record.order
+        plan = self._house.plan_for(order)
+        assert plan is not None, "looked up before the call began"
+        conversation = Conversation(
+            call, record, plan, self._house.voicing(order), engine=self._engine, prompts=self._prompts,
+            listener=self._house.listeners[order.subscriber.language], transfer_targets=self._transfer_targets,
+        )  # fmt: skip
+        self._conversations.add(conversation)
+        try:
+            ended = await conversation.run()
+        finally:
+            self._conversations.discard(conversation)
+        try:
+            recording = await call.close()
+        except OSError as error:
+            log.error("recording.failed", call=call.call_id, error=str(error))
+            recording = None
+        if recording is not None:
+            kept = ev.RecordingKept(call_id=call.call_id, sha256=recording.sha256, duration_ms=recording.duration_ms)
+            await self._engine.append(order.order_id, kept)
+        await self._engine.append(order.order_id, ended)
+
+    async def _start(self, record: Record, call_id: str, direction: Any) -> None:
+        """Claim the record for this call. Raises CallFailed when somebody else was quicker."""
+        started = ev.CallStarted(call_id=call_id, gateway=self._engine.gateway, direction=direction)
+        after = await self._engine.append(record.order.order_id, started)
+        if after.call_id != call_id:
+            raise CallFailed(486, f"order {record.order.order_id} is {after.state}")
+
+    async def _prepare(self, record: Record) -> None:
+        async with asyncio.timeout(PREPARE_S):
+            await self._prompts.prepare(self._house.wordings(record.order))
+
+    async def _turn_away(self, invitation: Invitation) -> None:
+        """Say politely that there is nothing to talk about, and end. Nothing of it is recorded as an order's."""
+        language = next(iter(self._house.packs))
+        prompt = self._prompts.get(self._house.greeting(language))
+        try:
+            call = await invitation.answer(new_call_id())
+        except TelephonyError as error:
+            log.info("call.not_answered", error=str(error))
+            return
+        recorder, call.stream.recorder = call.stream.recorder, None
+        if recorder is not None:
+            recorder.discard()
+        law = call.stream.terms.law
+        try:
+            await call.play(frames_of(encode(prompt.samples, law), SILENCE[law]))
+        except CallOver as over:
+            log.info("call.turned_away", reason=str(over))
+        await call.close()
+
+    def _caller(self, user: str) -> str:
+        """The caller's number in E.164; empty when it is none."""
+        try:
+            parsed = phonenumbers.parse(user, self._region)
+        except phonenumbers.NumberParseException:
+            return ""
+        return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("call.task_failed", error=repr(task.exception()), exc_info=task.exception())
+
+
+def _ended(call_id: str, outcome: ev.CallOutcome, reason: str, duration_ms: int = 0) -> ev.CallEnded:
+    return ev.CallEnded(call_id=call_id, outcome=outcome, reason=reason, duration_ms=duration_ms)

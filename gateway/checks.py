@@ -1,0 +1,147 @@
+"""``consent-gateway check``: what is wrong with the configuration, each in one line with the mend."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import asyncpg
+
+from gateway.house import load_house
+from gateway.provisioning.errors import BadSecret
+from gateway.provisioning.signature import read_secret
+from gateway.settings import Settings, split_host_port
+from gateway.speech.errors import SpeechError
+from gateway.speech.models import ModelSource, check_words, read_vocabulary
+from gateway.store.postgres import PostgresError, default_directory, running_endpoint
+
+
+def static_faults(settings: Settings) -> list[str]:
+    """What can be seen without binding, connecting or loading a model; `serve` refuses to start with any of it."""
+    _, faults = load_house(settings)
+    faults += _secrets(settings)
+    for language, spec in settings.speech.models.items():
+        try:
+            ModelSource(spec).folder()
+        except SpeechError as error:
+            faults.append(f"speech.models.{language}: {error}")
+    if importlib.util.find_spec("espeakng_loader") is None:
+        faults.append(
+            "voice: espeak-ng is not installed; pip install 'consent-gateway[espeak]', or record every prompt"
+        )
+    for name, target in settings.transfer.items():
+        if not target.startswith("sip:"):
+            faults.append(f"transfer.{name}: {target!r} is not a SIP URI (sip:user@host)")
+    return faults
+
+
+def all_faults(settings: Settings) -> Iterator[tuple[str, list[str]]]:
+    """Each check's name with its faults, as it is made: (name, faults)."""
+    yield "settings, dialplans, prompts, secrets", static_faults(settings)
+    yield "SIP address", _bindable("sip.bind", settings.sip.bind, socket.SOCK_DGRAM)
+    yield "API address", _bindable("api.bind", settings.api.bind, socket.SOCK_STREAM)
+    yield "RTP ports", _rtp(settings)
+    yield "data folder", _writable(settings.data_dir)
+    yield "grammar words", _words(settings)
+
+
+async def database_faults(settings: Settings) -> list[str]:
+    """Whether the database answers; the embedded one is only looked for, not started."""
+    dsn = settings.database.dsn.get_secret_value()
+    if not dsn:
+        directory = settings.database.directory or default_directory()
+        try:
+            running_endpoint(directory)
+        except PostgresError as error:
+            return [f"database.directory: {error}"]
+        return _writable(directory)
+    try:
+        connection = await asyncpg.connect(dsn, timeout=5)
+    except (OSError, TimeoutError, asyncpg.PostgresError, ValueError) as error:
+        return [f"database.dsn: {error or 'no answer within 5 s'}; check address, user, password and database"]
+    try:
+        may_create = await connection.fetchval(
+            "SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user"
+        )
+        exists = await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'consent_app')")
+    finally:
+        await connection.close()
+    if not exists and not may_create:
+        return [
+            "database.dsn: its user cannot create the role consent_app; run as a superuser: CREATE ROLE consent_app NOLOGIN"
+        ]
+    return []
+
+
+def _secrets(settings: Settings) -> list[str]:
+    faults = []
+    secrets = [(f"tenants.{tenant.id}.webhook_secret", tenant.webhook_secret) for tenant in settings.tenants]
+    if settings.sms.inbound_secret.get_secret_value():
+        secrets.append(("sms.inbound_secret", settings.sms.inbound_secret))
+    elif settings.sms.channel == "http":
+        faults.append("sms.inbound_secret: empty, so replies cannot be taken; make one with: consent-gateway secret")
+    for name, secret in secrets:
+        try:
+            read_secret(secret.get_secret_value())
+        except BadSecret as error:
+            faults.append(f"{name}: {error}")
+    if settings.sms.channel == "none":
+        faults.append("sms.channel: none, so no order can ever be confirmed; set http or sip")
+    if not settings.tenants:
+        faults.append("tenants: none, so nobody can place an order; add [[tenants]]")
+    return faults
+
+
+def _bindable(name: str, address: str, kind: socket.SocketKind) -> list[str]:
+    host, port = split_host_port(address)
+    return _try(name, address, lambda sock: sock.bind((host, port)), host, kind)
+
+
+def _rtp(settings: Settings) -> list[str]:
+    ports = settings.media.port_range
+    needed = 2 * settings.sip.most_calls
+    faults = _try("media.address", settings.media.address, lambda s: s.bind((settings.media.address, 0)),
+                  settings.media.address, socket.SOCK_DGRAM)  # fmt: skip
+    if len(ports) < needed:
+        faults.append(f"media.ports: {len(ports)} ports for {settings.sip.most_calls} calls; {needed} are needed")
+    return faults
+
+
+def _try(
+    name: str, shown: str, action: Callable[[socket.socket], None], host: str, kind: socket.SocketKind
+) -> list[str]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, kind) as sock:
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            action(sock)
+        except OSError as error:
+            return [
+                f"{name}: {shown}: {error.strerror}; is another gateway or PBX running there? Choose another address"
+            ]
+    return []
+
+
+def _writable(folder: Path) -> list[str]:
+    nearest = folder
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        return [f"{folder}: {nearest} cannot be written to; choose another folder or mend its permissions"]
+    return []
+
+
+def _words(settings: Settings) -> list[str]:
+    house, _ = load_house(settings)
+    faults = []
+    for language, pack in house.packs.items():
+        try:
+            folder = ModelSource(settings.speech.models[language]).folder()
+            check_words(pack.grammars.values(), read_vocabulary(folder).words)
+        except SpeechError as error:
+            faults += [f"prompts/{language}/intents.yaml: {fault}" for fault in str(error).split("; grammar ")]
+    return faults

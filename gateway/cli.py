@@ -1,0 +1,329 @@
+"""``consent-gateway``: the command line. Every command says what it does with --help, and exits 0 only when it did."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import secrets
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+from uuid import UUID
+
+import asyncpg
+import structlog
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gateway import runtime
+from gateway.app import Gateway, code_secret, utc_now
+from gateway.checks import all_faults, database_faults, static_faults
+from gateway.consent.errors import ConsentError
+from gateway.dialplan.errors import DialplanError
+from gateway.dialplan.lint import lint
+from gateway.dialplan.model import parse_dialplan
+from gateway.engine import Engine
+from gateway.house import load_house
+from gateway.provisioning.signature import PREFIX
+from gateway.resources import data_folder
+from gateway.settings import Settings, SettingsError, find_file, load_settings
+from gateway.settings_file import commented_toml
+from gateway.speech.errors import SpeechError
+from gateway.store import ledger
+from gateway.store.database import Database, sql
+from gateway.store.errors import StoreError
+from gateway.store.postgres import PostgresError
+from gateway.telephony.errors import TelephonyError
+from gateway.timeline import timeline
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__)
+record_app = typer.Typer(no_args_is_help=True, help="Look at the records of orders.")
+deliveries_app = typer.Typer(no_args_is_help=True, help="Webhooks to billing systems: list them, replay dead ones.")
+dialplan_app = typer.Typer(no_args_is_help=True, help="Call scripts.")
+models_app = typer.Typer(no_args_is_help=True, help="Vosk models.")
+bench_app = typer.Typer(no_args_is_help=True, help="Measure; prints figures with their conditions.")
+for name, sub in (
+    ("record", record_app), ("deliveries", deliveries_app), ("dialplan", dialplan_app), ("models", models_app),
+    ("bench", bench_app),
+):  # fmt: skip
+    app.add_typer(sub, name=name)
+
+out, err = Console(), Console(stderr=True)
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="settings file [default: ./gateway.toml]")]
+AsJson = Annotated[bool, typer.Option("--json", help="for scripts")]
+FAULT = 1
+Result = TypeVar("Result")
+
+
+def main() -> None:
+    """The entry point. Known errors are one line on stderr and exit code 1."""
+    try:
+        app()
+    except SettingsError as error:
+        for fault in error.faults:
+            err.print(f"[red]✗[/] {fault}", highlight=False, soft_wrap=True)
+        sys.exit(FAULT)
+    except (StoreError, PostgresError, ConsentError, SpeechError, TelephonyError, DialplanError) as error:
+        err.print(f"[red]✗[/] {error}", highlight=False, soft_wrap=True, markup=False)
+        sys.exit(FAULT)
+    except asyncpg.PostgresError as error:
+        err.print(f"database: {error}", highlight=False, soft_wrap=True, markup=False)
+        sys.exit(FAULT)
+
+
+@app.command()
+def serve(
+    config: Config = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="log lines as JSON")] = False,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning, error")] = "info",
+) -> None:
+    """Run the gateway: database, SIP, API and workers, until SIGTERM."""
+    runtime.configure_logs(as_json=log_json, level=log_level)
+    settings = _settings(config)
+    faults = static_faults(settings)
+    if faults:
+        raise SettingsError(faults)
+    house, _ = load_house(settings)
+
+    def on_ready(gateway: Gateway) -> None:
+        sip, api = settings.sip.bind.rpartition(":")[0], settings.api.bind.rpartition(":")[0]
+        err.print(f"ready: SIP udp {sip}:{gateway.agent.port}, API http://{api}:{gateway.api_port}", highlight=False)
+
+    try:
+        runtime.serve(settings, house, on_ready)
+    except* (SpeechError, TelephonyError, OSError) as group:
+        _fail("; ".join(str(error) for error in _leaves(group)))
+
+
+@app.command()
+def check(config: Config = None, as_json: AsJson = False) -> None:
+    """Say what is wrong with the configuration, each fault in one line with its mend. Exit code 1 if anything is."""
+    settings = _settings(config)
+    found: list[str] = []
+    for name, faults in (*all_faults(settings), ("database", asyncio.run(database_faults(settings)))):
+        found += faults
+        if not as_json:
+            out.print(f"[{'red' if faults else 'green'}]{'✗' if faults else '✓'}[/] {name}", highlight=False)
+            for fault in faults:
+                out.print(f"    {fault}", highlight=False, soft_wrap=True, markup=False)
+    if as_json:
+        out.print_json(data={"faults": found})
+    raise typer.Exit(FAULT if found else 0)
+
+
+@app.command()
+def config() -> None:
+    """Print a settings file with every key, its default and what it means."""
+    sys.stdout.write(commented_toml())
+
+
+@app.command()
+def secret() -> None:
+    """Make a secret for signing webhooks or SMS replies (whsec_...)."""
+    sys.stdout.write(PREFIX + base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
+
+
+@app.command()
+def call(
+    target: Annotated[str, typer.Argument(help="SIP URI to call, such as sip:me@192.168.1.20:5060")],
+    order: Annotated[
+        str, typer.Option(help="order to call about, or the beginning of its id; empty makes a sample")
+    ] = "",
+    number: Annotated[str, typer.Option(help="subscriber's number of the sample order")] = "+821012345678",
+    config: Config = None,
+) -> None:
+    """Call a phone by hand, through the gateway that runs with the same settings."""
+    from gateway.client import Client  # noqa: PLC0415 - only this command is a client
+    from gateway.demo.orders import sample_order  # noqa: PLC0415
+
+    settings = _settings(config)
+    if not settings.tenants:
+        _fail("tenants: none, so there is no key to call the API with; add [[tenants]]")
+    with Client(settings.api.bind, settings.tenants[0].api_key.get_secret_value()) as client:
+        order_id = client.find(order) if order else client.create(sample_order(number, utc_now().date()))
+        call_id = client.call(order_id, target)
+    out.print(
+        f"order {order_id}\ncall  {call_id}\nfollow it: consent-gateway record show {order_id[:8]}", highlight=False
+    )
+
+
+@record_app.command("show")
+def record_show(
+    order: Annotated[str, typer.Argument(help="order id, or its beginning")],
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the timeline of an order: every event, what was heard, and the verdicts."""
+
+    async def run(engine: Engine) -> list[Any]:
+        async with engine.database.pool.acquire() as connection:
+            order_id = await ledger.resolve_order(connection, order)
+        return await engine.entries(order_id)
+
+    entries = _with_engine(config, run)
+    if as_json:
+        out.print_json(data=[entry.model_dump(mode="json") for entry in entries])
+        return
+    table = Table(title=f"order {entries[0].order_id}", title_justify="left", box=None, pad_edge=False)
+    for heading in ("time (UTC)", "event", "what", "state"):
+        table.add_column(heading, overflow="fold")
+    for moment in timeline(entries):
+        table.add_row(moment.at, moment.what, moment.details, moment.state, style="bold" if moment.state else None)
+    out.print(table, markup=False)
+    settings = _settings(config)
+    for entry in entries:
+        if entry.event.type == "recording.kept":
+            out.print(f"recording: {settings.data_dir / 'recordings' / (entry.event.sha256 + '.wav')}", soft_wrap=True)
+
+
+@record_app.command("list")
+def record_list(
+    state: Annotated[str | None, typer.Option(help="only orders in this state")] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest orders and where they stand."""
+
+    async def run(engine: Engine) -> list[dict[str, Any]]:
+        async with engine.database.pool.acquire() as connection:
+            return await ledger.list_orders(connection, state=state)
+
+    rows = _with_engine(config, run)
+    _print_rows(rows, ("order_id", "tenant", "number", "state", "updated_at"), as_json)
+
+
+@deliveries_app.command("list")
+def deliveries_list(
+    dead: Annotated[bool, typer.Option("--dead", help="only those that were given up")] = False,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """List webhook deliveries, the newest first."""
+
+    async def run(engine: Engine) -> list[dict[str, Any]]:
+        rows = await engine.database.pool.fetch(sql("list_deliveries"), "dead" if dead else None, 100)
+        return [dict(row) for row in rows]
+
+    rows = _with_engine(config, run)
+    _print_rows(rows, ("webhook_id", "order_id", "state", "attempts", "last_status", "last_error"), as_json)
+
+
+@deliveries_app.command("replay")
+def deliveries_replay(webhook_id: str, config: Config = None) -> None:
+    """Deliver a dead webhook again, under its old webhook-id, with its whole schedule."""
+    try:
+        UUID(webhook_id)
+    except ValueError:
+        _fail(f"{webhook_id!r} is no webhook id; list them with: consent-gateway deliveries list --dead")
+    if not _with_engine(config, lambda engine: engine.replay_delivery(webhook_id)):
+        _fail(f"no dead delivery {webhook_id}; list them with: consent-gateway deliveries list --dead")
+    out.print("enqueued; the running gateway delivers it")
+
+
+@dialplan_app.command("lint")
+def dialplan_lint(
+    files: Annotated[list[Path] | None, typer.Argument(help="YAML files [default: those of the package]")] = None,
+) -> None:
+    """Prove over all paths that consent cannot be reached before identity, eligibility and every disclosure."""
+    found = 0
+    for path in files or sorted(data_folder("dialplans").glob("*.yaml")):
+        findings = lint(parse_dialplan(path.read_text(encoding="utf-8"), str(path)))
+        found += len(findings)
+        out.print(f"[{'red' if findings else 'green'}]{'✗' if findings else '✓'}[/] {path}", highlight=False)
+        for finding in findings:
+            out.print(f"    {finding}", highlight=False, soft_wrap=True, markup=False)
+    raise typer.Exit(FAULT if found else 0)
+
+
+@models_app.command("fetch")
+def models_fetch(
+    name: Annotated[str, typer.Argument(help="Vosk's own name, such as vosk-model-small-cn-0.22")],
+) -> None:
+    """Download a model with Vosk's own client into ~/.cache/vosk; then set speech.models to vosk:NAME."""
+    import vosk  # noqa: PLC0415 - takes a second to load
+
+    try:
+        vosk.Model(model_name=name)
+    except Exception as error:  # noqa: BLE001 - vosk raises whatever its HTTP client raised
+        _fail(f"{name}: {error}; see the names with: python -m vosk.transcriber --list-models")
+    out.print(f"ready: speech.models.LANG = 'vosk:{name}'", markup=False)
+
+
+@bench_app.command("turn")
+def bench_turn(
+    calls: Annotated[int, typer.Option(min=1, max=50, help="calls to measure, one after the other")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """INVITE to 200, end of speech to next prompt, SMS reply to webhook: over the demo's own path, on this machine."""
+    from gateway.demo.bench import run_bench  # noqa: PLC0415
+
+    raise typer.Exit(run_bench(calls, as_json=as_json))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def softphone(context: typer.Context) -> None:
+    """The built-in test phone (pyVoIP, GPL-3, a process of its own): call, answer, message. See: softphone --help."""
+    os.execv(sys.executable, [sys.executable, "-m", "gateway.softphone", *context.args])  # noqa: S606 - our own module
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="leave everything running, and say how to dial in")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the outcomes to this file")] = None,
+) -> None:
+    """Watch the promise kept: real calls, speech, SMS codes and webhooks on this machine. Exit 0 only if all is right."""
+    from gateway.demo.main import run_demo  # noqa: PLC0415
+
+    raise typer.Exit(run_demo(keep=keep, json_file=json_file))
+
+
+def _settings(file: Path | None) -> Settings:
+    return load_settings(find_file(file))
+
+
+def _with_engine(config: Path | None, work: Callable[[Engine], Awaitable[Result]]) -> Result:
+    """Run *work* against the ledger, beside a running gateway or alone."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    settings = _settings(config)
+
+    async def run(dsn: str) -> Result:
+        database = await Database.open(dsn, most=2)
+        try:
+            engine = Engine(
+                database, policy=settings.policy.policy(), secret=code_secret(settings), gateway="cli", now=utc_now
+            )
+            return await work(engine)
+        finally:
+            await database.close()
+
+    with runtime.database(settings, share=True) as dsn:
+        return asyncio.run(run(dsn))
+
+
+def _print_rows(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(rows, default=str, ensure_ascii=False) + "\n")
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
+    out.print(table, markup=False)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    return [leaf for e in group.exceptions for leaf in (_leaves(e) if isinstance(e, BaseExceptionGroup) else [e])]
+
+
+def _fail(message: str) -> NoReturn:
+    err.print(message, style="red", highlight=False, soft_wrap=True, markup=False)
+    raise typer.Exit(FAULT)
+
+
+if __name__ == "__main__":
+    main()

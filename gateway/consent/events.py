@@ -1,0 +1,242 @@
+"""The events of a record: facts, in the past tense, never changed.
+
+Each carries only what happened; what follows from it is decided in :mod:`gateway.consent.record`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from gateway.consent.order import Order
+from gateway.consent.verdict import Verdict, Word
+
+CallOutcome = Literal[
+    "completed",  # the script ran to its end
+    "postponed",  # the callee was released politely (rule R18)
+    "hung_up",  # the callee hung up
+    "busy",
+    "no_answer",
+    "rejected",
+    "transferred",  # handed to a person (rule R4)
+    "failed",  # the gateway or the line failed
+    "lost",  # the gateway that ran the call is gone
+]
+Denial = Literal["refused", "unclear", "ineligible", "stop"]
+SmsKind = Literal["challenge", "wrong_code", "too_many_tries", "late_reply", "stopped", "provisioned"]
+Reading = Literal["code", "stop", "unreadable"]
+
+
+class Fact(BaseModel):
+    """Base of all events."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Limits(Fact):
+    """The policy in force when the order was made, kept so that a replay never depends on today's settings."""
+
+    call_attempts: int
+    call_retry_s: float
+    code_ttl_s: float
+    code_tries: int
+
+
+class OrderCreated(Fact):
+    type: Literal["order.created"] = "order.created"
+    order: Order
+    order_hash: str
+    call_now: bool
+    limits: Limits
+
+
+class CallStarted(Fact):
+    type: Literal["call.started"] = "call.started"
+    call_id: str
+    gateway: str
+    direction: Literal["inbound", "outbound"]
+
+
+class PromptPlayed(Fact):
+    """Samples at 8 kHz. A prompt was heard whole when ``samples_sent == samples_planned``."""
+
+    type: Literal["prompt.played"] = "prompt.played"
+    call_id: str
+    step: str
+    disclosure: str | None
+    text: str
+    audio_sha256: str
+    samples_planned: int
+    samples_sent: int
+
+
+class UtteranceHeard(Fact):
+    """What was heard after one question; *start_ms*/*end_ms* in the call's recording."""
+
+    type: Literal["utterance.heard"] = "utterance.heard"
+    call_id: str
+    step: str
+    grants_consent: bool
+    verdict: Verdict
+    reason: str
+    heard: str = ""
+    heard_open: str = ""
+    words: tuple[Word, ...] = ()
+    dtmf: str = ""
+    start_ms: int = 0
+    end_ms: int = 0
+    snr_db: float | None = None
+    model: str = ""
+    grammar_sha256: str = ""
+
+
+class ConsentSpoken(Fact):
+    type: Literal["consent.spoken"] = "consent.spoken"
+    call_id: str
+    order_hash: str
+
+
+class ConsentDenied(Fact):
+    type: Literal["consent.denied"] = "consent.denied"
+    call_id: str
+    denial: Denial
+    step: str
+
+
+class CallEnded(Fact):
+    type: Literal["call.ended"] = "call.ended"
+    call_id: str
+    outcome: CallOutcome
+    reason: str
+    duration_ms: int
+
+
+class RecordingKept(Fact):
+    type: Literal["recording.kept"] = "recording.kept"
+    call_id: str
+    sha256: str
+    duration_ms: int
+
+
+class ChallengeIssued(Fact):
+    """The code itself is not stored: it is derived from *nonce* and a secret (see ``gateway.consent.code``)."""
+
+    type: Literal["challenge.issued"] = "challenge.issued"
+    challenge_id: str
+    nonce: str
+    expires_at: datetime
+
+
+class SmsSent(Fact):
+    """*text* as sent, with the code masked."""
+
+    type: Literal["sms.sent"] = "sms.sent"
+    kind: SmsKind
+    channel: str
+    message_id: str
+    text: str
+
+
+class SmsFailed(Fact):
+    type: Literal["sms.failed"] = "sms.failed"
+    kind: SmsKind
+    channel: str
+    error: str
+
+
+class ReplyReceived(Fact):
+    """A reply from the subscriber's own number. *matches*: the code was the live challenge's."""
+
+    type: Literal["reply.received"] = "reply.received"
+    message_id: str
+    channel: str
+    reading: Reading
+    matches: bool
+
+
+class ReplyRepeated(Fact):
+    """The carrier delivered the same message again; it has no effect."""
+
+    type: Literal["reply.repeated"] = "reply.repeated"
+    message_id: str
+
+
+class ChallengeExpired(Fact):
+    type: Literal["challenge.expired"] = "challenge.expired"
+    challenge_id: str
+
+
+class OrderWithdrawn(Fact):
+    type: Literal["order.withdrawn"] = "order.withdrawn"
+    source: Literal["api", "cli"]
+    reason: str
+
+
+class DeliveryAttempted(Fact):
+    """One POST of the webhook. *status* is the HTTP status, None when there was no answer."""
+
+    type: Literal["delivery.attempted"] = "delivery.attempted"
+    webhook_id: str
+    attempt: int
+    status: int | None
+    error: str = ""
+
+
+class DeliveryDead(Fact):
+    type: Literal["delivery.dead"] = "delivery.dead"
+    webhook_id: str
+    attempts: int
+
+
+class OrderProvisioned(Fact):
+    type: Literal["order.provisioned"] = "order.provisioned"
+    webhook_id: str
+    reference: str = ""
+
+
+Event = Annotated[
+    OrderCreated
+    | CallStarted
+    | PromptPlayed
+    | UtteranceHeard
+    | ConsentSpoken
+    | ConsentDenied
+    | CallEnded
+    | RecordingKept
+    | ChallengeIssued
+    | SmsSent
+    | SmsFailed
+    | ReplyReceived
+    | ReplyRepeated
+    | ChallengeExpired
+    | OrderWithdrawn
+    | DeliveryAttempted
+    | DeliveryDead
+    | OrderProvisioned,
+    Field(discriminator="type"),
+]
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+class Entry(BaseModel):
+    """An event in its place in the record: the ledger's row."""
+
+    model_config = ConfigDict(frozen=True)
+
+    order_id: str
+    seq: int
+    event_id: str
+    at: datetime
+    event: Event
+    hash: str = ""
+
+    def body(self) -> dict[str, Any]:
+        """What is hashed: everything but the hash itself."""
+        return self.model_dump(mode="json", exclude={"hash"})
+
+
+def parse_event(data: Any) -> Event:
+    """The event in *data* (parsed JSON). Raises pydantic.ValidationError."""
+    return _EVENT.validate_python(data)

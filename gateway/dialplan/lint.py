@@ -1,0 +1,99 @@
+"""The proof over all paths of a dialplan (rules R3, R5, R6, R13, R18).
+
+On **every** way from the start to a consent question, leave to go on, identity, eligibility and every mandatory disclosure
+must have been passed first, by the answer that grants them; and the consent question itself must be heard whole. A path is
+judged by what it must have done: the analysis keeps, for each step, the set of things done on *all* ways to it (a must-
+analysis; the intersection over all incoming edges, iterated to its fixed point), so loops are covered too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gateway.dialplan.errors import UnsafeDialplan
+from gateway.dialplan.model import MANDATORY, Dialplan, Step, disclosure_prompt
+
+Done = frozenset[str]
+REQUIRED: tuple[str, ...] = ("leave", "identity", "eligibility", *(disclosure_prompt(term) for term in MANDATORY))
+
+
+def lint(plan: Dialplan) -> tuple[str, ...]:
+    """What is wrong with *plan*, one sentence each; empty when the consent question is safe on every path."""
+    findings: list[str] = []
+    done = _must_have_done(plan)
+    for name, step in plan.steps.items():
+        if name not in done:
+            findings.append(f"step {name!r} cannot be reached")
+            continue
+        if step.ask and step.ask.purpose == "consent":
+            missing = [need for need in REQUIRED if need not in done[name]]
+            if missing:
+                findings.append(f"consent question {name!r} can be reached without {', '.join(missing)}")
+            if step.ask.bargein:
+                findings.append(f"consent question {name!r} allows bargein: it must be heard to its end")
+            if step.ask.affirm in (step.ask.deny, step.ask.noinput.then, step.ask.nomatch.then):
+                findings.append(f"consent question {name!r}: no, silence or an unclear answer leads where yes leads")
+        if (
+            step.hangup
+            and step.hangup.denial is None
+            and step.hangup.outcome == "completed"
+            and "consent" not in done[name]
+        ):
+            findings.append(f"step {name!r} ends the call as completed without a consent or a denial")
+    if not any(step.ask and step.ask.purpose == "consent" for step in plan.steps.values()):
+        findings.append("there is no consent question")
+    for name in done:
+        if not _can_end(plan, name):
+            findings.append(f"from step {name!r} the call can never end")
+    return tuple(findings)
+
+
+def require_safe(plan: Dialplan) -> Dialplan:
+    """*plan* itself. Raises UnsafeDialplan."""
+    findings = lint(plan)
+    if findings:
+        raise UnsafeDialplan(plan.name, findings)
+    return plan
+
+
+def _edges(step: Step) -> Iterator[tuple[str, Done]]:
+    """Where *step* leads, and what is done when it leads there."""
+    if step.ask:
+        ask = step.ask
+        granted = frozenset({ask.purpose})
+        yield ask.affirm, granted
+        for target in (ask.deny, ask.agent, ask.stop, ask.noinput.then, ask.nomatch.then):
+            yield target, frozenset()
+    elif step.disclose:
+        for target in step.exits():
+            yield target, frozenset(disclosure_prompt(term) for term in step.disclose.terms)
+    else:
+        for target in step.exits():
+            yield target, frozenset()
+
+
+def _must_have_done(plan: Dialplan) -> dict[str, Done]:
+    done: dict[str, Done] = {plan.start: frozenset()}
+    work = [plan.start]
+    while work:
+        name = work.pop()
+        for target, gained in _edges(plan.steps[name]):
+            arriving = done[name] | gained
+            settled = done[target] & arriving if target in done else arriving
+            if done.get(target) != settled:
+                done[target] = settled
+                work.append(target)
+    return done
+
+
+def _can_end(plan: Dialplan, start: str) -> bool:
+    seen, work = {start}, [start]
+    while work:
+        step = plan.steps[work.pop()]
+        if step.hangup or step.transfer:
+            return True
+        for target in step.exits():
+            if target not in seen:
+                seen.add(target)
+                work.append(target)
+    return False

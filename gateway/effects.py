@@ -1,0 +1,133 @@
+"""Runs the effects that events caused: prompts, calls, timers, messages, webhooks. Each may be run more than once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from uuid import UUID
+
+import aiohttp
+import structlog
+
+from gateway.calls import Calls
+from gateway.consent import events as ev
+from gateway.engine import Engine
+from gateway.house import House
+from gateway.provisioning.delivery import RETRY_DELAYS_S, Answer, Endpoint, post
+from gateway.sms.channel import SmsChannel
+from gateway.sms.errors import SmsError, SmsRejected
+from gateway.speech.prompts import PromptStore
+from gateway.store.database import sql
+from gateway.store.jobs import Job, Kind, Retry
+from gateway.telephony.errors import CallFailed
+
+log = structlog.get_logger(__name__)
+SMS_DELAYS_S = (2.0, 10.0, 60.0, 300.0, 1800.0)
+BUSY_LINE_S = 5.0
+MASKED_CODE = "······"
+
+
+class Effects:
+    def __init__(
+        self,
+        engine: Engine,
+        house: House,
+        prompts: PromptStore,
+        calls: Calls,
+        sms: SmsChannel | None,
+        endpoints: Mapping[str, Endpoint],
+        session: aiohttp.ClientSession,
+        *,
+        most_calls: int,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._engine = engine
+        self._house = house
+        self._prompts = prompts
+        self._calls = calls
+        self._sms = sms
+        self._endpoints = endpoints
+        self._session = session
+        self._most_calls = most_calls
+        self._now = now
+
+    def kinds(self) -> dict[str, Kind]:
+        """What the job runner is given."""
+        return {
+            "render_prompts": Kind(self.render_prompts, backoff_s=(1.0, 5.0, 30.0), most=1),
+            "place_call": Kind(self.place_call, backoff_s=(5.0, 30.0, 120.0), most=10),
+            "expire_challenge": Kind(self.expire_challenge, backoff_s=(1.0, 10.0, 60.0), most=10),
+            "send_sms": Kind(self.send_sms, backoff_s=SMS_DELAYS_S, most=10),
+            "deliver_webhook": Kind(self.deliver_webhook, backoff_s=RETRY_DELAYS_S, most=20),
+        }
+
+    async def render_prompts(self, job: Job) -> None:
+        record = await self._engine.record(job.payload["order_id"])
+        if not record.ended and record.order.dialplan.name in self._house.dialplans:
+            await self._prompts.prepare(self._house.wordings(record.order))
+
+    async def place_call(self, job: Job) -> None:
+        """Begin the call; it goes on after the job. A job run twice finds the attempt made."""
+        record = await self._engine.record(job.payload["order_id"])
+        if not record.may_be_called or record.calls >= job.payload["attempt"]:
+            return
+        if len(self._calls) >= self._most_calls:
+            raise Retry(BUSY_LINE_S, "every line is busy")
+        try:
+            await self._calls.dial(record)
+        except CallFailed as error:
+            if error.status != 486:  # somebody else was quicker
+                raise
+
+    async def expire_challenge(self, job: Job) -> None:
+        await self._engine.append(
+            job.payload["order_id"], ev.ChallengeExpired(challenge_id=job.payload["challenge_id"])
+        )
+
+    async def send_sms(self, job: Job) -> None:
+        kind: ev.SmsKind = job.payload["kind"]
+        record = await self._engine.record(job.payload["order_id"])
+        if kind == "challenge" and record.state != "challenged":
+            return
+        order = record.order
+        pack, operator = self._house.packs[order.subscriber.language], self._house.operator
+        tries_left, ttl_s = job.payload["tries_left"], record.limits.code_ttl_s
+
+        def text(code: str) -> str:
+            return pack.written(kind, order, operator, code=code, tries_left=tries_left, ttl_s=ttl_s)
+
+        if self._sms is None:
+            failed = ev.SmsFailed(kind=kind, channel="none", error="sms.channel is none")
+            await self._engine.append(order.order_id, failed)
+            return
+        try:
+            message_id = await self._sms.send(
+                order.subscriber.number, text(self._engine.code(record)), job.payload["event_id"]
+            )
+        except SmsError as error:
+            final = isinstance(error, SmsRejected) or job.attempt > len(SMS_DELAYS_S)
+            if final:
+                failed = ev.SmsFailed(kind=kind, channel=self._sms.name, error=str(error))
+                await self._engine.append(order.order_id, failed)
+                log.error("sms.failed", order=order.order_id, kind=kind, error=str(error))
+                return
+            raise
+        sent = ev.SmsSent(kind=kind, channel=self._sms.name, message_id=message_id, text=text(MASKED_CODE))
+        await self._engine.append(order.order_id, sent)
+
+    async def deliver_webhook(self, job: Job) -> None:
+        """One attempt. What the billing system says is kept; the schedule lasts a day, then the delivery is dead."""
+        webhook_id = job.payload["webhook_id"]
+        delivery = await self._engine.database.pool.fetchrow(sql("select_delivery"), UUID(webhook_id))
+        if delivery is None or delivery["state"] == "delivered":
+            return
+        endpoint = self._endpoints.get(delivery["tenant"])
+        if endpoint is None:
+            answer = Answer(None, error=f"tenant {delivery['tenant']} is not configured on this gateway")
+        else:
+            stamp = int(self._now().timestamp())
+            answer = await post(self._session, endpoint, webhook_id, stamp, delivery["body"].encode())
+        last = job.attempt > len(RETRY_DELAYS_S)
+        await self._engine.note_delivery(webhook_id, answer, last=last)
+        if not answer.accepted and not last:
+            raise Retry(RETRY_DELAYS_S[job.attempt - 1], answer.error)

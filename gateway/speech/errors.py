@@ -1,0 +1,35 @@
+"""The exceptions of the speech room.
+
+SpeechError
+├── ModelMissing      a Vosk model is not there, or half there, or cannot take a grammar at run time
+├── UnknownWords      phrases of a grammar hold words that the model does not know
+├── DecoderLost       the worker process that listened has died; the question is asked again
+├── VoiceMissing      no voice can speak the text: espeak-ng is not installed and no recording is there
+└── VoiceFailed       the speaking process failed
+"""
+
+from __future__ import annotations
+
+
+class SpeechError(Exception):
+    """Base of everything this room raises."""
+
+
+class ModelMissing(SpeechError):
+    """The model cannot be used; the message names the mend."""
+
+
+class UnknownWords(SpeechError):
+    """A phrase would silently lose words."""
+
+
+class DecoderLost(SpeechError):
+    """The listener died in the middle of an utterance."""
+
+
+class VoiceMissing(SpeechError):
+    """Nothing can speak this."""
+
+
+class VoiceFailed(SpeechError):
+    """The voice was there and did not speak."""

@@ -1,0 +1,211 @@
+"""The gateway's side of listening: worker processes, started, fed and restarted; one session per question."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import itertools
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from gateway.consent.verdict import Grammar, Testimony, Word
+from gateway.speech import wire
+from gateway.speech.errors import DecoderLost, ModelMissing, SpeechError
+from gateway.speech.frontend import Pcm
+
+log = structlog.get_logger(__name__)
+START_S = 60.0
+RESTART_S = 1.0
+MOST_BUFFERED = 1 << 20
+"""Octets that may wait for a worker: over a minute of one call. More means that it hangs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """What came of one question. *onset_ms*/*end_ms* count from the start of the session."""
+
+    testimony: Testimony
+    onset_ms: int
+    end_ms: int
+    model: str
+    grammar_sha256: str
+
+
+@dataclass(eq=False)
+class Session:
+    """One question being listened to. Feed it from the prompt's first frame on; tell it when the question has ended."""
+
+    number: int
+    worker: _Process
+    grammar: Grammar
+    on_started: Callable[[], None]
+    final: asyncio.Future[Hearing] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def feed(self, samples: Pcm) -> None:
+        """20 ms of the caller at 8 kHz, or a multiple of it."""
+        if not self.final.done():
+            self.worker.send(wire.AUDIO, self.number, samples.astype("<i2").tobytes())
+
+    def question_ended(self) -> None:
+        self.worker.send(wire.QUESTION_ENDED, self.number)
+
+    def close(self) -> None:
+        if not self.final.done():
+            self.worker.send(wire.CLOSE, self.number)
+            self.final.cancel()
+        self.worker.sessions.pop(self.number, None)
+
+
+class Listener:
+    """Listens in one language with *workers* processes. ``start`` returns when all of them are warm."""
+
+    def __init__(self, model: str, grammars: dict[str, Grammar], workers: int) -> None:
+        self._model = model
+        self._grammars = grammars
+        self._numbers = itertools.count(1)
+        self._processes = [_Process(model, grammars) for _ in range(workers)]
+
+    async def start(self) -> None:
+        """Raises ModelMissing or SpeechError with what the worker said."""
+        await asyncio.gather(*(process.start() for process in self._processes))
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(process.stop() for process in self._processes))
+
+    def open(
+        self, grammar: str, *, timeout_s: float, bargein: bool, second_pass: bool, on_started: Callable[[], None]
+    ) -> Session:
+        """Begin to listen with the named grammar; *second_pass* decodes a candidate once more, openly. Raises DecoderLost when no worker is up."""
+        ready = [process for process in self._processes if process.ready]
+        if not ready:
+            raise DecoderLost("no listening process is up")
+        process = min(ready, key=lambda candidate: len(candidate.sessions))
+        session = Session(next(self._numbers), process, self._grammars[grammar], on_started)
+        process.sessions[session.number] = session
+        asked = {
+            "grammar": grammar,
+            "timeout_ms": int(timeout_s * 1000),
+            "bargein": bargein,
+            "second_pass": second_pass,
+        }
+        process.send(wire.OPEN, session.number, json.dumps(asked).encode())
+        return session
+
+
+class _Process:
+    def __init__(self, model: str, grammars: dict[str, Grammar]) -> None:
+        plain = {name: dataclasses.asdict(grammar) for name, grammar in grammars.items()}
+        self._init = json.dumps({"model": model, "grammars": plain}, ensure_ascii=False)
+        self._hashes = {
+            name: hashlib.sha256(json.dumps(fields, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+            for name, fields in plain.items()
+        }
+        self._process: asyncio.subprocess.Process | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._name = ""
+        self.ready = False
+        self.sessions: dict[int, Session] = {}
+
+    async def start(self) -> None:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "gateway.speech.worker", self._init,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            kind, _, payload = await asyncio.wait_for(self._read(), START_S)
+        except (TimeoutError, asyncio.IncompleteReadError) as error:
+            raise SpeechError("the listening process ended before it was ready; its message stands above") from error
+        if kind == wire.FAILED:
+            raise ModelMissing(payload.decode())
+        self._name = json.loads(payload)["model"]
+        self.ready = True
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        self.ready = False
+        if self._task is not None:
+            self._task.cancel()
+        if self._process is not None and self._process.returncode is None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            try:
+                await asyncio.wait_for(self._process.wait(), 3)
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+
+    def send(self, kind: bytes, session: int, payload: bytes = b"") -> None:
+        assert self._process is not None
+        pipe = self._process.stdin
+        assert pipe is not None
+        if not self.ready:
+            return
+        if pipe.transport.get_write_buffer_size() > MOST_BUFFERED:
+            log.error("speech.worker_hangs", pid=self._process.pid)
+            self._process.kill()
+            return
+        pipe.write(wire.pack(kind, session, payload))
+
+    async def _read(self) -> tuple[bytes, int, bytes]:
+        assert self._process is not None
+        pipe = self._process.stdout
+        assert pipe is not None
+        kind, session, length = wire.FRAME.unpack(await pipe.readexactly(wire.FRAME.size))
+        return kind, session, await pipe.readexactly(length)
+
+    async def _run(self) -> None:
+        """Hand out what the worker says; when it dies, its questions are lost and it is started again."""
+        while True:
+            try:
+                kind, number, payload = await self._read()
+            except asyncio.IncompleteReadError:
+                self._lose_sessions()
+                await self._restart()
+                return
+            session = self.sessions.get(number)
+            if session is None or session.final.done():
+                continue
+            if kind == wire.STARTED:
+                session.on_started()
+            elif kind == wire.FINAL:
+                del self.sessions[number]
+                session.final.set_result(self._hearing(session, json.loads(payload)))
+
+    def _hearing(self, session: Session, report: dict[str, object]) -> Hearing:
+        words = tuple(
+            Word(word["word"], word["start"], word["end"], word["conf"])
+            for word in report["words"]  # type: ignore[attr-defined]
+        )
+        testimony = Testimony(
+            words=words,
+            open_text=report.get("open_text"),  # type: ignore[arg-type]
+            speech_ms=report["speech_ms"],  # type: ignore[arg-type]
+            snr_db=report.get("snr_db"),  # type: ignore[arg-type]
+            overlapped=bool(report.get("overlapped")),
+        )
+        onset, end = report.get("onset_ms", 0), report.get("end_ms", 0)
+        return Hearing(testimony, onset, end, self._name, self._hashes[session.grammar.name])  # type: ignore[arg-type]
+
+    def _lose_sessions(self) -> None:
+        self.ready = False
+        for session in self.sessions.values():
+            if not session.final.done():
+                session.final.set_exception(DecoderLost("the listening process died in the middle of an utterance"))
+        self.sessions.clear()
+
+    async def _restart(self) -> None:
+        assert self._process is not None
+        log.error("speech.worker_died", status=await self._process.wait())
+        while True:
+            try:
+                await self.start()
+            except SpeechError as error:
+                log.error("speech.worker_restart_failed", error=str(error))
+                await asyncio.sleep(RESTART_S)
+            else:
+                return

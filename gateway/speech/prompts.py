@@ -1,0 +1,190 @@
+"""Prompts as audio: spoken before the call, kept by content hash, cut into frames once and shared by all calls.
+
+A recorded ``prompts/<language>/audio/<prompt>.wav`` is used instead of the voice where it is present. Nothing here is ever
+awaited while somebody is on the line: ``get`` fails loudly for what was not prepared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import sys
+import wave
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soxr
+import structlog
+
+from gateway.speech.errors import VoiceFailed, VoiceMissing
+from gateway.speech.frontend import TARGET_RMS, TELEPHONE_RATE, Pcm, rms
+
+log = structlog.get_logger(__name__)
+SPEAK_S = 30.0
+PAUSE_MS = 250
+"""Silence after each prompt, so that sentences do not run into each other."""
+_ACTIVE_LSB = 200
+_PEAK = 30000
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """What is to be spoken, and how."""
+
+    prompt: str
+    language: str
+    text: str
+    voice: str
+    words_per_minute: int
+
+    @property
+    def key(self) -> str:
+        """The cache's name for it: a SHA-256 over everything that shapes the sound."""
+        shape = (self.prompt, self.language, self.text, self.voice, self.words_per_minute)
+        return hashlib.sha256(json.dumps(shape, ensure_ascii=False).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Audio ready to be encoded: 8 kHz samples; *sha256* is over the samples' octets."""
+
+    wording: Wording
+    samples: Pcm
+    sha256: str
+
+
+class PromptStore:
+    """Speaks, keeps and hands out prompts."""
+
+    def __init__(self, cache: Path, recorded: Path) -> None:
+        self._cache = cache
+        self._recorded = recorded
+        self._prompts: dict[str, Prompt] = {}
+        self._voice = Voice()
+        self._lock = asyncio.Lock()
+
+    async def stop(self) -> None:
+        await self._voice.stop()
+
+    async def prepare(self, wordings: Iterable[Wording]) -> None:
+        """Have every wording ready. Raises VoiceMissing or VoiceFailed."""
+        self._cache.mkdir(parents=True, exist_ok=True)
+        for wording in wordings:
+            async with self._lock:
+                if wording.key not in self._prompts:
+                    self._prompts[wording.key] = await self._load(wording)
+
+    def ready(self, wordings: Iterable[Wording]) -> bool:
+        return all(wording.key in self._prompts for wording in wordings)
+
+    def get(self, wording: Wording) -> Prompt:
+        """A prepared prompt. Raises VoiceFailed for one that was not prepared: nobody is made to wait for a voice."""
+        try:
+            return self._prompts[wording.key]
+        except KeyError as error:
+            raise VoiceFailed(f"prompt {wording.prompt!r} was not prepared before the call") from error
+
+    async def _load(self, wording: Wording) -> Prompt:
+        recorded = self._recorded / wording.language / "audio" / f"{wording.prompt}.wav"
+        cached = self._cache / f"{wording.key}.wav"
+        if recorded.exists():
+            samples = await asyncio.to_thread(read_wav, recorded)
+        elif cached.exists():
+            samples = await asyncio.to_thread(read_wav, cached)
+        else:
+            samples = _finish(await self._voice.speak(wording))
+            await asyncio.to_thread(_write_wav, cached, samples)
+        return Prompt(wording, samples, hashlib.sha256(samples.astype("<i2").tobytes()).hexdigest())
+
+
+class Voice:
+    """espeak-ng in its own process, started at the first word and again when it has died."""
+
+    def __init__(self) -> None:
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def speak(self, wording: Wording) -> tuple[int, bytes]:
+        """Sample rate and 16-bit samples. Raises VoiceMissing or VoiceFailed."""
+        process = await self._running()
+        assert process.stdin is not None
+        asked = {"text": wording.text, "voice": wording.voice, "words_per_minute": wording.words_per_minute}
+        process.stdin.write(json.dumps(asked, ensure_ascii=False).encode() + b"\n")
+        return await self._answer(process)
+
+    async def stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            process.kill()
+            await process.wait()
+
+    async def _running(self) -> asyncio.subprocess.Process:
+        if self._process is None or self._process.returncode is not None:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "gateway.speech.espeak",
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            try:
+                await self._answer(self._process)
+            except VoiceFailed as error:
+                raise VoiceMissing(
+                    f"{error}; install the voice: pip install 'consent-gateway[espeak]', or record prompts/<language>/audio/*.wav"
+                ) from error
+        return self._process
+
+    async def _answer(self, process: asyncio.subprocess.Process) -> tuple[int, bytes]:
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(SPEAK_S):
+                line = await process.stdout.readline()
+                answer = json.loads(line) if line else {"error": "the speaking process ended"}
+                if "error" in answer:
+                    raise VoiceFailed(str(answer["error"]))
+                return int(answer["rate"]), await process.stdout.readexactly(int(answer["octets"]))
+        except (TimeoutError, asyncio.IncompleteReadError) as error:
+            process.kill()
+            raise VoiceFailed("the speaking process hangs or has died") from error
+
+
+def read_wav(path: Path) -> Pcm:
+    """Samples at 8 kHz of a 16-bit WAV of any rate; its first channel. Raises VoiceFailed for any other file."""
+    try:
+        with wave.open(io.BytesIO(path.read_bytes())) as file:
+            if file.getsampwidth() != 2:
+                raise VoiceFailed(f"{path}: {8 * file.getsampwidth()} bits a sample; 16 are read")
+            samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")[:: file.getnchannels()]
+            return _resample(samples.astype(np.int16), file.getframerate())
+    except (wave.Error, EOFError) as error:
+        raise VoiceFailed(f"{path}: no WAV file: {error}") from error
+
+
+def _resample(samples: Pcm, rate: int) -> Pcm:
+    if rate == TELEPHONE_RATE:
+        return samples
+    return np.asarray(soxr.resample(samples, rate, TELEPHONE_RATE), np.int16)
+
+
+def _finish(spoken: tuple[int, bytes]) -> Pcm:
+    """8 kHz, trimmed of silence at both ends, at -22 dBFS active RMS, with a pause behind."""
+    rate, octets = spoken
+    samples = _resample(np.frombuffer(octets, "<i2").astype(np.int16), rate)
+    loud = np.flatnonzero(np.abs(samples) > _ACTIVE_LSB)
+    if loud.size:
+        samples = samples[loud[0] : loud[-1] + 1]
+    active = samples[np.abs(samples) > _ACTIVE_LSB]
+    gain = min(TARGET_RMS / max(rms(active), 1.0), _PEAK / max(1, int(np.abs(samples).max(initial=1))))
+    level = np.rint(samples.astype(np.float64) * gain).astype(np.int16)
+    return np.concatenate([level, np.zeros(TELEPHONE_RATE * PAUSE_MS // 1000, np.int16)])
+
+
+def _write_wav(path: Path, samples: Pcm) -> None:
+    part = path.with_suffix(".part")
+    with wave.open(str(part), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(TELEPHONE_RATE)
+        file.writeframes(samples.astype("<i2").tobytes())
+    part.replace(path)

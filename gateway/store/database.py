@@ -1,0 +1,79 @@
+"""The one port to PostgreSQL: a pool in the application's role, named queries, migrations under a lock."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cache
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+from pogo_core.util import migrate
+
+from gateway.store.errors import DatabaseUnreachable
+
+Connection = asyncpg.Connection | PoolConnectionProxy
+ROLE = "consent_app"
+MIGRATION_LOCK = 7_226_381_120
+_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+UNREACHABLE = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError)
+
+
+@cache
+def sql(name: str) -> str:
+    """The query *name* in ``queries/*.sql``. Raises KeyError for a name that is not there."""
+    return _queries()[name]
+
+
+@cache
+def _queries() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for file in importlib.resources.files("gateway.store").joinpath("queries").iterdir():
+        parts = _NAME.split(file.read_text(encoding="utf-8"))
+        found.update(zip(parts[1::2], (text.strip() for text in parts[2::2]), strict=True))
+    return found
+
+
+class Database:
+    """A pool of connections that act as the role ``consent_app``: INSERT and SELECT on the ledger, no more."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self.pool = pool
+
+    @classmethod
+    async def open(cls, dsn: str, *, most: int = 10) -> Database:
+        """Migrate, then connect. Raises DatabaseUnreachable."""
+        try:
+            connection = await asyncpg.connect(dsn, timeout=10)
+            try:
+                await apply_migrations(connection)
+            finally:
+                await connection.close()
+            pool = await asyncpg.create_pool(dsn, min_size=2, max_size=most, init=_as_application, timeout=10)
+        except (*UNREACHABLE, TimeoutError, asyncpg.PostgresError, ValueError) as error:
+            raise DatabaseUnreachable(f"database: {error or type(error).__name__}; check database.dsn") from error
+        return cls(pool)
+
+    async def close(self) -> None:
+        await self.pool.close()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        async with self.pool.acquire() as connection, connection.transaction():
+            yield connection
+
+
+async def apply_migrations(connection: asyncpg.Connection) -> None:
+    """Bring the schema up to date; several gateways may start at once."""
+    await connection.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
+    try:
+        with importlib.resources.as_file(importlib.resources.files("gateway.store") / "migrations") as folder:
+            await migrate.apply(connection, folder, schema_name="public")
+    finally:
+        await connection.execute("SELECT pg_advisory_unlock($1)", MIGRATION_LOCK)
+
+
+async def _as_application(connection: asyncpg.Connection) -> None:
+    await connection.execute(f"SET ROLE {ROLE}")

@@ -1,0 +1,20 @@
+"""The exceptions of the store, beside those of the embedded server (see ``postgres.py``).
+
+StoreError
+├── DatabaseUnreachable   no connection; the message names the address and the mend
+└── UnknownOrder          no such order
+"""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """Base of everything this room raises."""
+
+
+class DatabaseUnreachable(StoreError):
+    """PostgreSQL cannot be reached or refuses us."""
+
+
+class UnknownOrder(StoreError):
+    """There is no order of that number."""

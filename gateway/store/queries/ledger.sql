@@ -1,0 +1,79 @@
+-- name: insert_order
+INSERT INTO consent.orders (order_id, order_hash, tenant, number, state, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $6);
+
+-- name: lock_order
+SELECT order_id FROM consent.orders WHERE order_id = $1 FOR UPDATE;
+
+-- name: project_order
+UPDATE consent.orders SET state = $2, gateway = $3, updated_at = $4 WHERE order_id = $1;
+
+-- name: insert_event
+INSERT INTO consent.events (order_id, seq, event_id, at, type, body, hash) VALUES ($1, $2, $3, $4, $5, $6, $7);
+
+-- name: select_events
+SELECT body, hash FROM consent.events WHERE order_id = $1 ORDER BY seq;
+
+-- name: select_order
+SELECT order_id, tenant, number, state, created_at, updated_at FROM consent.orders WHERE order_id = $1;
+
+-- name: find_orders_by_prefix
+SELECT order_id FROM consent.orders WHERE order_id::text LIKE $1 || '%' LIMIT 2;
+
+-- name: list_orders
+SELECT order_id, tenant, number, state, created_at, updated_at FROM consent.orders
+WHERE ($1::text IS NULL OR tenant = $1) AND ($2::text IS NULL OR state = $2)
+ORDER BY created_at DESC LIMIT $3;
+
+-- name: newest_order_of
+SELECT order_id FROM consent.orders WHERE number = $1 AND state = ANY ($2::text[])
+ORDER BY created_at DESC, order_id DESC LIMIT 1;
+
+-- name: orders_calling_at
+SELECT order_id FROM consent.orders WHERE state = 'calling' AND gateway = $1;
+
+-- name: insert_spoken_consent
+INSERT INTO consent.spoken_consents (order_id, order_hash, event_id, at) VALUES ($1, $2, $3, $4);
+
+-- name: insert_code_reply
+INSERT INTO consent.code_replies (order_id, order_hash, event_id, at, expires_at) VALUES ($1, $2, $3, $4, $5);
+
+-- name: insert_confirmation
+INSERT INTO consent.confirmations (order_id, order_hash, spoken_at, replied_at) VALUES ($1, $2, $3, $4);
+
+-- name: insert_provisioning_event
+INSERT INTO consent.provisioning_events (webhook_id, order_id, order_hash, at) VALUES ($1, $2, $3, $4);
+
+-- name: insert_delivery
+INSERT INTO consent.deliveries (webhook_id, tenant, order_id, body, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $5);
+
+-- name: select_delivery
+SELECT webhook_id, tenant, order_id, body, state, attempts, last_status, last_error, created_at, updated_at
+FROM consent.deliveries WHERE webhook_id = $1;
+
+-- name: update_delivery
+UPDATE consent.deliveries
+SET state = $2, attempts = attempts + 1, last_status = $3, last_error = $4, updated_at = $5
+WHERE webhook_id = $1;
+
+-- name: revive_delivery
+UPDATE consent.deliveries SET state = 'pending', updated_at = $2
+WHERE webhook_id = $1 AND state = 'dead' RETURNING attempts;
+
+-- name: list_deliveries
+SELECT webhook_id, tenant, order_id, state, attempts, last_status, last_error, created_at, updated_at
+FROM consent.deliveries WHERE $1::text IS NULL OR state = $1 ORDER BY created_at DESC LIMIT $2;
+
+-- name: insert_inbound_message
+INSERT INTO consent.inbound_messages (channel, message_id, number, order_id, result, received_at)
+VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (channel, message_id) DO NOTHING RETURNING 1;
+
+-- name: select_inbound_message
+SELECT order_id FROM consent.inbound_messages WHERE channel = $1 AND message_id = $2;
+
+-- name: block_number
+INSERT INTO consent.do_not_call (number, reason, order_id, at) VALUES ($1, $2, $3, $4) ON CONFLICT (number) DO NOTHING;
+
+-- name: is_blocked
+SELECT EXISTS (SELECT FROM consent.do_not_call WHERE number = $1);

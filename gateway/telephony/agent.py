@@ -1,0 +1,493 @@
+"""The user agent: takes and places calls, takes and sends messages, over one UDP address."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from aiosipua.header_codec import parse_address, stringify_uri
+from aiosipua.headers import Address, SipUri
+from aiosipua.message import SipRequest, SipResponse
+
+from gateway.telephony.auth import Credentials, authorize
+from gateway.telephony.call import Call, is_for
+from gateway.telephony.dialog import client_dialog, server_dialog
+from gateway.telephony.endpoint import Endpoint, Incoming
+from gateway.telephony.errors import BadMessage, CallFailed, NoCommonCodec, TransportFailed
+from gateway.telephony.media import MediaEngine
+from gateway.telephony.message import (
+    ALLOW,
+    HostPort,
+    identity,
+    make_cancel,
+    make_request,
+    make_response,
+    new_tag,
+    parse_sip_uri,
+    uri_text,
+)
+from gateway.telephony.registrar import Registrar
+from gateway.telephony.sdp import MediaTerms, make_offer, read_description
+
+log = structlog.get_logger(__name__)
+RETRY_AFTER_S = 30
+MESSAGE_OCTETS = 1300
+
+
+@dataclass(eq=False)
+class Invitation:
+    """An INVITE that waits for our answer. ``cancelled`` is set when the caller gives up."""
+
+    agent: UserAgent
+    incoming: Incoming
+    number: str
+    terms: MediaTerms
+    tag: str
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def ring(self) -> None:
+        self.incoming.reply(180, to_tag=self.tag)
+
+    def reject(self, status: int) -> None:
+        self.agent.drop(self)
+        self.incoming.reply(status, to_tag=self.tag)
+
+    async def answer(self, call_id: str) -> Call:
+        """Send the 200 and open the media. Raises CallFailed when the caller gave up or no media can be had."""
+        return await self.agent.answer(self, call_id)
+
+
+OnInvite = Callable[[Invitation], Awaitable[None]]
+OnMessage = Callable[[str, str, str], Awaitable[None]]
+"""Number, text, Call-ID (which names the message: a retransmission has the same)."""
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, take: Callable[[bytes, HostPort], None]) -> None:
+        self._take = take
+
+    def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
+        self._take(data, (addr[0], addr[1]))
+
+    def error_received(self, exc: Exception) -> None:
+        log.debug("sip.socket_error", error=str(exc))
+
+
+class UserAgent:
+    """SIP for the house. Start it on a running loop."""
+
+    def __init__(
+        self,
+        engine: MediaEngine,
+        bind: HostPort,
+        *,
+        advertised: str = "",
+        registrar: Registrar | None = None,
+        trusted: Callable[[HostPort], bool] = lambda _: False,
+        most_calls: int = 100,
+    ) -> None:
+        self._engine = engine
+        self._bind = bind
+        self._advertised = advertised
+        self._registrar = registrar
+        self._trusted = trusted
+        self._most_calls = most_calls
+        self._calls: dict[str, Call] = {}
+        self._invitations: dict[tuple[str, str], Invitation] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._transport: asyncio.DatagramTransport | None = None
+        self.draining = False
+        self.on_invite: OnInvite | None = None
+        self.on_message: OnMessage | None = None
+        self.endpoint = Endpoint(
+            self._send, self._call_later, self._on_request, self._on_ack, lambda peer: (self.host(peer), self.port)
+        )
+
+    @property
+    def port(self) -> int:
+        assert self._transport is not None, "start() first"
+        return int(self._transport.get_extra_info("sockname")[1])
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        return tuple(self._calls.values())
+
+    async def start(self) -> None:
+        """Bind. Raises TransportFailed naming the address."""
+        loop = asyncio.get_running_loop()
+        try:
+            self._transport, _ = await loop.create_datagram_endpoint(
+                lambda: _Datagrams(self.endpoint.datagram), local_addr=self._bind
+            )
+        except OSError as error:
+            raise TransportFailed(f"udp {self._bind[0]}:{self._bind[1]}: {error.strerror}") from error
+
+    def stop(self) -> None:
+        self.endpoint.close()
+        if self._transport is not None:
+            self._transport.close()
+
+    def host(self, peer: HostPort) -> str:
+        """The address that *peer* sees us at."""
+        if self._advertised:
+            return self._advertised
+        if self._bind[0] not in ("0.0.0.0", "::"):
+            return self._bind[0]
+        with socket.socket(socket.AF_INET6 if ":" in peer[0] else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(peer)
+            return str(probe.getsockname()[0])
+
+    def contact(self, user: str, peer: HostPort) -> str:
+        return f"<{uri_text(user or None, self.host(peer), self.port)}>"
+
+    async def dial(
+        self,
+        target: str,
+        call_id: str,
+        *,
+        from_user: str,
+        from_host: str = "",
+        credentials: Credentials | None = None,
+        ring_s: float = 45.0,
+    ) -> Call:
+        """Call the SIP URI *target*. Raises CallFailed with the status that ended the attempt (487 after *ring_s*)."""
+        uri = parse_sip_uri(target)
+        peer = await resolve(uri)
+        sock = self._engine.reserve()
+        try:
+            return await self._dial(uri, peer, sock, call_id, from_user, from_host, credentials, ring_s)
+        except BaseException:
+            if sock.fileno() >= 0:
+                self._engine.release(sock)
+            raise
+
+    async def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        from_user: str,
+        from_host: str = "",
+        to: str = "",
+        headers: dict[str, str] | None = None,
+        body: bytes = b"",
+        credentials: Credentials | None = None,
+    ) -> SipResponse:
+        """Send a request outside any dialog and return its final response. Raises CallFailed(408) when none comes."""
+        uri = parse_sip_uri(target)
+        peer = await resolve(uri)
+        from_ = Address(uri=SipUri(user=from_user, host=from_host or self.host(peer)), params={"tag": new_tag()})
+        to_address = parse_address(f"<{to or target}>")
+        request = make_request(method, target, from_, to_address, new_tag(), 1)
+        for name, value in (headers or {}).items():
+            request.set_header(name, value)
+        request.body = body
+        return await self._with_credentials(request, peer, credentials)
+
+    async def answer(self, invitation: Invitation, call_id: str) -> Call:
+        if invitation.cancelled.is_set():
+            raise CallFailed(487, "the caller gave up")
+        invite, source = invitation.incoming.request, invitation.incoming.source
+        dialog = server_dialog(invite, invitation.tag)
+        peer = await resolve(parse_sip_uri(_next_hop(dialog.route_set, dialog.remote_target)))
+        try:
+            sock = self._engine.reserve()
+        except TransportFailed:
+            invitation.reject(503)
+            raise
+        stream = self._engine.open(sock, invitation.terms, call_id)
+        call = Call(
+            call_id=call_id, direction="inbound", number=invitation.number, dialog=dialog, peer=peer,
+            endpoint=self.endpoint, engine=self._engine, stream=stream, contact=self.contact("", source),
+            forget=self._forget, media_host=self.host(source), invite_source=invitation.incoming.peer,
+        )  # fmt: skip
+        self._calls[call_id] = call
+        self.drop(invitation)
+        final = call.describe(invite, invitation.terms)
+        invitation.incoming.respond(final)
+        call.confirm_with(final, self._call_later)
+        return call
+
+    def drop(self, invitation: Invitation) -> None:
+        ids = invitation.incoming.ids
+        self._invitations.pop((ids.call_id, ids.branch), None)
+
+    async def _dial(
+        self,
+        uri: SipUri,
+        peer: HostPort,
+        sock: socket.socket,
+        call_id: str,
+        from_user: str,
+        from_host: str,
+        credentials: Credentials | None,
+        ring_s: float,
+    ) -> Call:
+        host = self.host(peer)
+        from_ = Address(uri=SipUri(user=from_user, host=from_host or host), params={"tag": new_tag()})
+        invite = make_request("INVITE", stringify_uri(uri), from_, Address(uri=uri), new_tag(), 1)
+        contact = self.contact(from_user, peer)
+        invite.set_header("Contact", contact)
+        invite.set_header("Allow", ALLOW)
+        invite.set_header("Content-Type", "application/sdp")
+        invite.body = make_offer((host, sock.getsockname()[1]), 1)
+        made: list[Call] = []
+        sent, response = await self._invite(invite, peer, ring_s, made)
+        if response.status_code in (401, 407) and credentials is not None:
+            again = _next_attempt(invite)
+            if authorize(again, response, credentials):
+                sent, response = await self._invite(again, peer, ring_s, made)
+        if response.status_code >= 300:
+            raise CallFailed(response.status_code, response.reason_phrase)
+        dialog = client_dialog(sent, response)
+        dialog_peer = await resolve(parse_sip_uri(_next_hop(dialog.route_set, dialog.remote_target)))
+        ack = dialog.request("ACK", identity(sent).cseq.seq)
+        try:
+            terms = read_description(response.body)
+        except (BadMessage, NoCommonCodec) as error:
+            self.endpoint.send_ack(ack, dialog_peer)
+            self.endpoint.request(dialog.request("BYE"), dialog_peer, lambda _: None)
+            raise CallFailed(488, str(error)) from error
+        stream = self._engine.open(sock, terms, call_id)
+        call = Call(
+            call_id=call_id, direction="outbound", number=uri.user or "", dialog=dialog, peer=dialog_peer,
+            endpoint=self.endpoint, engine=self._engine, stream=stream, contact=contact,
+            forget=self._forget, media_host=host, invite_source=peer,
+        )  # fmt: skip
+        self._calls[call_id] = call
+        made.append(call)
+        call.acknowledge(ack)
+        return call
+
+    async def _invite(
+        self, invite: SipRequest, peer: HostPort, ring_s: float, made: list[Call]
+    ) -> tuple[SipRequest, SipResponse]:
+        """Send *invite* and wait for its final response; CANCEL after *ring_s* or when the caller of this is cancelled."""
+        final: asyncio.Future[SipResponse] = asyncio.get_running_loop().create_future()
+        provisional = asyncio.Event()
+        abandoned = False
+
+        def on_response(response: SipResponse | None) -> None:
+            if response is None:
+                if not final.done():
+                    final.set_exception(CallFailed(408, "no answer to our INVITE"))
+            elif response.status_code < 200:
+                provisional.set()
+            elif abandoned and response.status_code < 300:
+                self._end_unwanted(sent, response)
+            elif not final.done():
+                final.set_result(response)
+            elif made:
+                made[0].on_2xx_again()
+
+        sent = self.endpoint.request(invite, peer, on_response)
+        try:
+            async with asyncio.timeout(ring_s):
+                return sent, await asyncio.shield(final)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            abandoned = True
+            if final.done() and not final.exception() and final.result().status_code < 300:
+                self._end_unwanted(sent, final.result())
+            elif provisional.is_set():
+                self.endpoint.cancel(make_cancel(sent), peer, lambda _: None)
+            if isinstance(error, TimeoutError):
+                raise CallFailed(487, f"not answered within {ring_s:.0f} s") from error
+            raise
+
+    def _end_unwanted(self, invite: SipRequest, response: SipResponse) -> None:
+        """A 2xx that crossed our CANCEL: acknowledge it and hang up at once (RFC 3261 §9.1)."""
+        try:
+            dialog = client_dialog(invite, response)
+            target = parse_sip_uri(_next_hop(dialog.route_set, dialog.remote_target))
+        except BadMessage as error:
+            log.warning("sip.unwanted_2xx", error=str(error))
+            return
+
+        async def end() -> None:
+            peer = await resolve(target)
+            self.endpoint.send_ack(dialog.request("ACK", identity(invite).cseq.seq), peer)
+            self.endpoint.request(dialog.request("BYE"), peer, lambda _: None)
+
+        self._spawn(end())
+
+    async def _with_credentials(
+        self, request: SipRequest, peer: HostPort, credentials: Credentials | None
+    ) -> SipResponse:
+        response = await self._final_response(request, peer)
+        if response.status_code in (401, 407) and credentials is not None:
+            again = _next_attempt(request)
+            if authorize(again, response, credentials):
+                response = await self._final_response(again, peer)
+        return response
+
+    async def _final_response(self, request: SipRequest, peer: HostPort) -> SipResponse:
+        final: asyncio.Future[SipResponse] = asyncio.get_running_loop().create_future()
+
+        def on_response(response: SipResponse | None) -> None:
+            if final.done():
+                return
+            if response is None:
+                final.set_exception(CallFailed(408, f"no answer to our {request.method}"))
+            elif response.status_code >= 200:
+                final.set_result(response)
+
+        self.endpoint.request(request, peer, on_response)
+        return await final
+
+    def _on_request(self, incoming: Incoming) -> None:
+        request, ids = incoming.request, incoming.ids
+        if request.method == "CANCEL":
+            self._take_cancel(incoming)
+        elif ids.to.tag:
+            call = next((c for c in self._calls.values() if is_for(c, request)), None)
+            if call is None:
+                incoming.reply(481)
+            else:
+                call.take(incoming)
+        elif request.get_header("Require"):
+            response = make_response(request, 420, to_tag=new_tag())
+            response.set_header("Unsupported", ", ".join(request.get_header_values("Require")))
+            incoming.respond(response)
+        elif request.method == "INVITE":
+            self._take_invite(incoming)
+        elif request.method == "OPTIONS":
+            response = make_response(request, 503 if self.draining else 200, to_tag=new_tag())
+            response.set_header("Allow", ALLOW)
+            response.set_header("Accept", "application/sdp")
+            incoming.respond(response)
+        elif request.method == "MESSAGE":
+            self._take_message(incoming)
+        elif request.method == "REGISTER" and self._registrar is not None:
+            self._registrar.take(incoming)
+        else:
+            response = make_response(request, 405, to_tag=new_tag())
+            response.set_header("Allow", ALLOW)
+            incoming.respond(response)
+
+    def _take_invite(self, incoming: Incoming) -> None:
+        tag = new_tag()
+        if self.draining or len(self._calls) + len(self._invitations) >= self._most_calls or self.on_invite is None:
+            response = make_response(incoming.request, 503, to_tag=tag)
+            response.set_header("Retry-After", str(RETRY_AFTER_S))
+            incoming.respond(response)
+            return
+        try:
+            if not incoming.request.contact:
+                raise BadMessage("INVITE has no Contact")
+            terms = read_description(incoming.request.body)
+        except NoCommonCodec as error:
+            response = make_response(incoming.request, 488, to_tag=tag)
+            response.set_header("Warning", f'304 {self.host(incoming.source)} "{error}"')
+            incoming.respond(response)
+            return
+        except BadMessage as error:
+            incoming.reply(400, to_tag=tag, reason=str(error)[:80])
+            return
+        incoming.reply(100)
+        invitation = Invitation(self, incoming, incoming.ids.from_.uri.user or "", terms, tag)
+        self._invitations[(incoming.ids.call_id, incoming.ids.branch)] = invitation
+        self._spawn(self._invite_task(invitation))
+
+    async def _invite_task(self, invitation: Invitation) -> None:
+        assert self.on_invite is not None
+        try:
+            await self.on_invite(invitation)
+        finally:
+            if not invitation.incoming.answered:
+                invitation.reject(500)
+
+    def _take_cancel(self, incoming: Incoming) -> None:
+        ids = incoming.ids
+        invitation = self._invitations.get((ids.call_id, ids.branch))
+        if invitation is None:
+            incoming.reply(200 if self.endpoint.pending_invite(incoming.request) else 481, to_tag=new_tag())
+            return
+        incoming.reply(200, to_tag=invitation.tag)
+        invitation.cancelled.set()
+        invitation.reject(487)
+
+    def _take_message(self, incoming: Incoming) -> None:
+        """A MESSAGE counts as the subscriber's own only from a registered phone, as that phone, or from a trusted line."""
+        binding = self._registrar.at(incoming.source) if self._registrar is not None else None
+        if binding is not None:
+            number = binding.user
+        elif self._trusted(incoming.source):
+            number = incoming.ids.from_.uri.user or ""
+        else:
+            incoming.reply(403, to_tag=new_tag(), reason="register first, or send through a configured line")
+            return
+        if not (incoming.request.content_type or "text/plain").lower().startswith("text/plain"):
+            incoming.reply(415, to_tag=new_tag())
+            return
+        incoming.reply(202, to_tag=new_tag())
+        if self.on_message is not None:
+            self._spawn(_awaited(self.on_message(number, incoming.request.text[:MESSAGE_OCTETS], incoming.ids.call_id)))
+
+    def _on_ack(self, ack: SipRequest) -> None:
+        call = next((c for c in self._calls.values() if is_for(c, ack)), None)
+        if call is not None:
+            call.acknowledged()
+
+    def _forget(self, call: Call) -> None:
+        self._calls.pop(call.call_id, None)
+
+    def _send(self, data: bytes, peer: HostPort) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.sendto(data, peer)
+
+    @staticmethod
+    def _call_later(seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(seconds, callback)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("sip.task_failed", error=repr(task.exception()), exc_info=task.exception())
+
+
+async def resolve(uri: SipUri) -> HostPort:
+    """Where requests to *uri* go. Raises CallFailed(503) when its host has no address."""
+    port = uri.port or 5060
+    if _is_address(uri.host):
+        return uri.host, port
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(uri.host, port, type=socket.SOCK_DGRAM)
+    except OSError as error:
+        raise CallFailed(503, f"{uri.host} has no address: {error.strerror}") from error
+    return str(found[0][4][0]), port
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work
+
+
+def _next_hop(route_set: tuple[str, ...], remote_target: str) -> str:
+    return stringify_uri(parse_address(route_set[0]).uri) if route_set else remote_target
+
+
+def _next_attempt(request: SipRequest) -> SipRequest:
+    """*request* anew for a second try: the next CSeq number, no Via (RFC 3261 §22.2)."""
+    again = SipRequest(method=request.method, uri=request.uri, headers=request.headers.copy(), body=request.body)
+    again.remove_header("Via")
+    cseq = identity(request).cseq
+    cseq.seq += 1
+    again.cseq = cseq
+    return again

@@ -1,0 +1,97 @@
+"""Dialogs (RFC 3261 §12): who talks to whom, over which route, and in which order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiosipua.header_codec import parse_address, stringify_uri
+from aiosipua.headers import Address
+from aiosipua.message import SipRequest, SipResponse
+
+from gateway.telephony.errors import BadMessage
+from gateway.telephony.message import identity, make_request
+
+
+@dataclass(slots=True)
+class Dialog:
+    """One side of a dialog. *remote_target* and *route_set* are URIs and Route values as text."""
+
+    call_id: str
+    local: Address
+    remote: Address
+    remote_target: str
+    route_set: tuple[str, ...]
+    local_seq: int
+    remote_seq: int | None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Call-ID, local tag, remote tag."""
+        return self.call_id, self.local.tag or "", self.remote.tag or ""
+
+    def request(self, method: str, seq: int | None = None) -> SipRequest:
+        """The next request in this dialog; an ACK takes the CSeq number *seq* of its INVITE. A strict router in the
+        route set is served as RFC 3261 §12.2.1.1 demands.
+        """
+        if seq is None:
+            self.local_seq += 1
+            seq = self.local_seq
+        routes = list(self.route_set)
+        uri = self.remote_target
+        if routes:
+            first = parse_address(routes[0]).uri
+            if "lr" not in first.params:
+                routes = [*routes[1:], f"<{self.remote_target}>"]
+                uri = stringify_uri(first)
+        request = make_request(method, uri, self.local, self.remote, self.call_id, seq)
+        for route in routes:
+            request.add_header("Route", route)
+        return request
+
+    def accepts(self, request: SipRequest) -> bool:
+        """Whether *request* comes in order (RFC 3261 §12.2.2); a lower CSeq is answered 500."""
+        seq = identity(request).cseq.seq
+        if request.method == "ACK":
+            return True
+        if self.remote_seq is not None and seq <= self.remote_seq:
+            return False
+        self.remote_seq = seq
+        return True
+
+    def retarget(self, message: SipRequest | SipResponse) -> None:
+        """Take the Contact of a target refresh."""
+        if message.contact:
+            self.remote_target = stringify_uri(message.contact[0].uri)
+
+
+def server_dialog(invite: SipRequest, local_tag: str) -> Dialog:
+    """The dialog that answering *invite* makes (RFC 3261 §12.1.1). Raises BadMessage without a Contact."""
+    ids = identity(invite)
+    if not invite.contact:
+        raise BadMessage("INVITE has no Contact")
+    ids.to.tag = local_tag
+    return Dialog(
+        call_id=ids.call_id,
+        local=ids.to,
+        remote=ids.from_,
+        remote_target=stringify_uri(invite.contact[0].uri),
+        route_set=tuple(invite.get_header_values("Record-Route")),
+        local_seq=0,
+        remote_seq=ids.cseq.seq,
+    )
+
+
+def client_dialog(invite: SipRequest, response: SipResponse) -> Dialog:
+    """The dialog that the 2xx *response* to our *invite* makes (RFC 3261 §12.1.2). Raises BadMessage without a Contact."""
+    ids = identity(response)
+    if not response.contact:
+        raise BadMessage("2xx to INVITE has no Contact")
+    return Dialog(
+        call_id=ids.call_id,
+        local=ids.from_,
+        remote=ids.to,
+        remote_target=stringify_uri(response.contact[0].uri),
+        route_set=tuple(reversed(response.get_header_values("Record-Route"))),
+        local_seq=identity(invite).cseq.seq,
+        remote_seq=None,
+    )

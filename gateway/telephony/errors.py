@@ -1,0 +1,40 @@
+"""The exceptions of the telephony room.
+
+TelephonyError
+├── BadMessage        octets that are no SIP message, no SDP or no RTP packet; the message says what is wrong
+├── NoCommonCodec     an offer without a codec that we speak (answered 488)
+├── CallFailed        an outgoing call that was not answered; carries the SIP status
+├── CallOver          the call ended while something was wanted of it
+└── TransportFailed   the socket could not be bound
+"""
+
+from __future__ import annotations
+
+
+class TelephonyError(Exception):
+    """Base of everything this room raises."""
+
+
+class BadMessage(TelephonyError):
+    """Octets from the network that do not parse."""
+
+
+class NoCommonCodec(TelephonyError):
+    """Nothing in the offer can be answered."""
+
+
+class CallFailed(TelephonyError):
+    """No 2xx came to our INVITE. *status* is 408 when nothing came at all."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(f"{status} {reason}")
+        self.status = status
+        self.reason = reason
+
+
+class CallOver(TelephonyError):
+    """The call has ended."""
+
+
+class TransportFailed(TelephonyError):
+    """The address cannot be listened on."""
