@@ -19,6 +19,7 @@ from aiohttp import web
 
 from gateway.calls import Calls
 from gateway.consent.order import Language, normalise_number
+from gateway.consent.record import Record
 from gateway.effects import Effects
 from gateway.engine import Engine
 from gateway.house import House
@@ -28,13 +29,14 @@ from gateway.settings import LineSettings, Settings, split_host_port
 from gateway.sms.channel import SmsChannel
 from gateway.sms.http import HttpSms
 from gateway.sms.sip_message import SipMessageSms
+from gateway.speech.errors import SpeechError
 from gateway.speech.listener import Listener
 from gateway.speech.prompts import PromptStore
 from gateway.store.database import Database
 from gateway.store.jobs import JobRunner
 from gateway.telephony.agent import UserAgent
 from gateway.telephony.auth import Credentials, DigestServer
-from gateway.telephony.errors import CallFailed
+from gateway.telephony.errors import CallFailed, TelephonyError
 from gateway.telephony.lines import Line, keep_registered
 from gateway.telephony.media import MediaEngine
 from gateway.telephony.message import HostPort
@@ -161,7 +163,7 @@ class Gateway:
             {name: plan.ref for name, plan in self.house.dialplans.items()}, frozenset(self.house.listeners)
         )
         api = Api(
-            self.engine, offered, self.calls.dial, keys,
+            self.engine, offered, self._dial, keys,
             (lambda headers, body: verify(key, headers, body, time.time())) if key else None, now=utc_now,
         )  # fmt: skip
         runner = web.AppRunner(api.application(), access_log=None)
@@ -171,6 +173,12 @@ class Gateway:
         site = web.TCPSite(runner, host, port)
         await site.start()
         self.api_port = int(runner.addresses[0][1])
+
+    async def _dial(self, record: Record, target: str | None) -> str:
+        try:
+            return await self.calls.dial(record, target)
+        except (TelephonyError, SpeechError) as error:
+            raise web.HTTPServiceUnavailable(reason=str(error)[:200]) from error
 
     def _registrar(self) -> Registrar:
         passwords = {phone.number: phone.password.get_secret_value() for phone in self.settings.softphones}

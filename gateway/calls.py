@@ -18,6 +18,7 @@ from gateway.engine import Engine
 from gateway.house import House
 from gateway.speech.errors import SpeechError
 from gateway.speech.prompts import PromptStore
+from gateway.store.database import UNREACHABLE
 from gateway.telephony.agent import Invitation, UserAgent
 from gateway.telephony.call import Call
 from gateway.telephony.errors import CallFailed, CallOver, TelephonyError
@@ -27,6 +28,8 @@ from gateway.telephony.media import frames_of
 
 log = structlog.get_logger(__name__)
 PREPARE_S = 30.0
+NOTE_AGAIN_S = 5.0
+NOTE_TRIES = 120
 GOODBYE_S = 20.0
 _OUTCOMES: dict[int, ev.CallOutcome] = {
     408: "no_answer", 480: "no_answer", 487: "no_answer", 486: "busy", 600: "busy", 403: "rejected", 603: "rejected",
@@ -65,6 +68,8 @@ class Calls:
 
         Returns the call's id once the record says that it is being called. Raises CallFailed when it cannot be begun.
         """
+        if self._agent.draining:
+            raise CallFailed(503, "the gateway is stopping")
         if not self._lines and target is None:
             raise CallFailed(503, "no line is configured: add [[lines]] to the settings")
         plan = self._house.plan_for(record.order)
@@ -101,7 +106,7 @@ class Calls:
         try:
             call = await invitation.answer(call_id)
         except TelephonyError as error:
-            await self._engine.append(record.order.order_id, _ended(call_id, "failed", str(error)))
+            await self._note(record, _ended(call_id, "failed", str(error)))
             return
         self._spawn(self._converse(call, record))
 
@@ -122,8 +127,7 @@ class Calls:
         except TelephonyError as error:
             status = error.status if isinstance(error, CallFailed) else 503
             waited = int((time.monotonic() - began) * 1000)
-            ended = _ended(call_id, _OUTCOMES.get(status, "failed"), str(error), waited)
-            await self._engine.append(record.order.order_id, ended)
+            await self._note(record, _ended(call_id, _OUTCOMES.get(status, "failed"), str(error), waited))
             return
         await self._converse(call, record)
 
@@ -147,8 +151,20 @@ class Calls:
             recording = None
         if recording is not None:
             kept = ev.RecordingKept(call_id=call.call_id, sha256=recording.sha256, duration_ms=recording.duration_ms)
-            await self._engine.append(order.order_id, kept)
-        await self._engine.append(order.order_id, ended)
+            await self._note(record, kept)
+        await self._note(record, ended)
+
+    async def _note(self, record: Record, event: ev.Event) -> None:
+        """Append *event*, and again for ten minutes while the database is away: a call that ended must not seem to go on."""
+        for _ in range(NOTE_TRIES):
+            try:
+                await self._engine.append(record.order.order_id, event)
+            except UNREACHABLE as error:
+                log.warning("call.not_noted", order=record.order.order_id, event=event.type, error=str(error))
+                await asyncio.sleep(NOTE_AGAIN_S)
+            else:
+                return
+        log.error("call.never_noted", order=record.order.order_id, event=event.type)
 
     async def _start(self, record: Record, call_id: str, direction: Any) -> None:
         """Claim the record for this call. Raises CallFailed when somebody else was quicker."""
@@ -164,7 +180,9 @@ class Calls:
     async def _turn_away(self, invitation: Invitation) -> None:
         """Say politely that there is nothing to talk about, and end. Nothing of it is recorded as an order's."""
         language = next(iter(self._house.packs))
-        prompt = self._prompts.get(self._house.greeting(language))
+        greeting = self._house.greeting(language)
+        await self._prompts.prepare([greeting])
+        prompt = self._prompts.get(greeting)
         try:
             call = await invitation.answer(new_call_id())
         except TelephonyError as error:

@@ -23,6 +23,7 @@ from gateway import runtime
 from gateway.app import Gateway, code_secret, utc_now
 from gateway.checks import all_faults, database_faults, static_faults
 from gateway.consent.errors import ConsentError
+from gateway.consent.order import mask
 from gateway.dialplan.errors import DialplanError
 from gateway.dialplan.lint import lint
 from gateway.dialplan.model import parse_dialplan
@@ -312,8 +313,12 @@ def _print_rows(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: b
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
+        table.add_row(*(_cell(column, row[column]) for column in columns))
     out.print(table, markup=False)
+
+
+def _cell(column: str, value: Any) -> str:
+    return "" if value is None else mask(str(value)) if column == "number" else str(value)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

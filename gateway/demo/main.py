@@ -117,10 +117,9 @@ async def _run(world: World, scene: Progress) -> None:
     world.handset.habits[scenario.number] = scenario.habit
     order = sample_order(scenario.number, datetime.now(UTC).date(), call="now" if scenario.outbound else "inbound")
     scene.order_id = (await world.ask("POST", "/v1/orders", order))["order_id"]
-    for _ in range(1 if scenario.outbound else CALLS):
-        if not scenario.outbound:
-            await _dial_in(world, scenario)
-        while not await _follow(world, scene):
+    for calls in range(1, 2 if scenario.outbound else CALLS + 1):
+        phone = None if scenario.outbound else asyncio.create_task(_dial_in(world, scenario))
+        while not await _follow(world, scene, calls) or (phone is not None and not phone.done()):
             await asyncio.sleep(POLL_S)
         if scene.state != "ordered" or scenario.state == "ordered":
             break
@@ -138,8 +137,8 @@ async def _dial_in(world: World, scenario: Scenario) -> None:
     await phone.wait()
 
 
-async def _follow(world: World, scene: Progress) -> bool:
-    """Read what is new in the record; whether it has come to rest."""
+async def _follow(world: World, scene: Progress, calls: int) -> bool:
+    """Read what is new in the record; whether it has come to rest after *calls* calls."""
     summary = await world.ask("GET", f"/v1/orders/{scene.order_id}")
     entries = (await world.ask("GET", f"/v1/orders/{scene.order_id}/events"))["events"]
     for entry in entries[scene.seen :]:
@@ -148,18 +147,17 @@ async def _follow(world: World, scene: Progress) -> bool:
             _tell(scene)
     scene.seen = len(entries)
     scene.state, scene.reason = summary["state"], summary["reason"]
-    calls_over = sum(e["event"]["type"] == "call.ended" for e in entries)
+    over = sum(e["event"]["type"] == "call.ended" for e in entries) >= calls
     settled = scene.state in ("refused", "unclear", "unreachable", "ineligible", "expired", "withdrawn", "failed")
     told = any(e["event"]["type"] == "sms.sent" and e["event"]["kind"] == "provisioned" for e in entries)
-    return calls_over > 0 and (settled or told or scene.state == "ordered")
+    return over and (settled or told or scene.state == "ordered")
 
 
 def _tell(scene: Progress) -> None:
     """Without a terminal: a line for each event as it comes."""
     if not console.is_terminal:
-        console.print(
-            f"{scene.scenario.number[-2:]} {scene.scenario.name}: {scene.last}"[:200], highlight=False, markup=False
-        )
+        line = f"{scene.scenario.name:40.40} {scene.last}"
+        console.print(line[:150], highlight=False, markup=False, soft_wrap=True)
 
 
 async def _show(scenes: list[Progress]) -> None:

@@ -12,6 +12,7 @@ import io
 import json
 import sys
 import wave
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ log = structlog.get_logger(__name__)
 SPEAK_S = 30.0
 PAUSE_MS = 250
 """Silence after each prompt, so that sentences do not run into each other."""
+MOST_KEPT = 1000
+"""Prompts in memory; the least recently used ones are read from the cache folder again."""
 _ACTIVE_LSB = 200
 _PEAK = 30000
 
@@ -63,7 +66,7 @@ class PromptStore:
     def __init__(self, cache: Path, recorded: Path) -> None:
         self._cache = cache
         self._recorded = recorded
-        self._prompts: dict[str, Prompt] = {}
+        self._prompts: OrderedDict[str, Prompt] = OrderedDict()
         self._voice = Voice()
         self._lock = asyncio.Lock()
 
@@ -77,9 +80,9 @@ class PromptStore:
             async with self._lock:
                 if wording.key not in self._prompts:
                     self._prompts[wording.key] = await self._load(wording)
-
-    def ready(self, wordings: Iterable[Wording]) -> bool:
-        return all(wording.key in self._prompts for wording in wordings)
+                self._prompts.move_to_end(wording.key)
+                while len(self._prompts) > MOST_KEPT:
+                    self._prompts.popitem(last=False)
 
     def get(self, wording: Wording) -> Prompt:
         """A prepared prompt. Raises VoiceFailed for one that was not prepared: nobody is made to wait for a voice."""

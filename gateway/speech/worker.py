@@ -153,7 +153,8 @@ class Worker:
 
 
 def _grammar(fields: dict[str, Any]) -> Grammar:
-    return Grammar(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return Grammar(**values)
 
 
 def _recogniser(model: vosk.Model, grammar: str | None = None) -> Any:

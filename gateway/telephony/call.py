@@ -58,6 +58,7 @@ class Call:
 
     def __post_init__(self) -> None:
         self.ended = asyncio.get_running_loop().create_future()
+        self.stream.on_failure = self.hangup
 
     async def play(self, frames: Frames) -> int:
         """Play *frames* to their end or until :meth:`stop_playing`; returns the number of frames sent.

@@ -60,6 +60,7 @@ class MediaStream:
         self.tap: Tap | None = None
         self.on_key: Callable[[str], None] | None = None
         self.on_audio: Callable[[bytes], None] | None = None
+        self.on_failure: Callable[[str], None] | None = None
         self.socket = sock
         self._silence = SILENCE[terms.law] * FRAME
         self._playout = Playout(SILENCE[terms.law])
@@ -128,9 +129,19 @@ class MediaStream:
         outgoing = self._send_key() if self._keys else self._send_audio()
         self.frames_in += 1
         if self.recorder is not None:
-            self.recorder.write(incoming, outgoing)
+            self._record(self.recorder, incoming, outgoing)
         if self.tap is not None:
             self.tap(incoming)
+
+    def _record(self, recorder: Recorder, incoming: bytes, outgoing: bytes) -> None:
+        """A call that cannot be recorded must not go on (rule R8); the other calls must."""
+        try:
+            recorder.write(incoming, outgoing)
+        except OSError as error:
+            self.recorder = None
+            recorder.abandon()
+            if self.on_failure is not None:
+                self.on_failure(f"the recording failed: {error.strerror}")
 
     def _send_audio(self) -> bytes:
         playing, payload, done = self._playing, self._silence, False

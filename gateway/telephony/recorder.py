@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import struct
@@ -54,6 +55,11 @@ class Recorder:
         """Keep nothing of this call."""
         self._file.close()
         self._part.unlink()
+
+    def abandon(self) -> None:
+        """Close what could not be written on; the part file stays for whoever wants to see how far it came."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def finish(self) -> Recording:
         """Close, hash and name the file. Blocking: call it off the loop. Raises OSError."""

@@ -220,7 +220,7 @@ class NonInviteServer:
         self.state: Literal["trying", "proceeding", "completed", "terminated"] = "trying"
         self._last: SipResponse | None = None
 
-    def receive(self, request: SipRequest) -> Iterator[Action]:
+    def receive(self, request: SipRequest) -> Iterator[Action]:  # noqa: ARG002 - any retransmission is answered alike
         if self._last is not None:
             yield Send(self._last)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -138,6 +139,8 @@ class Api:
             asked = CallRequest.model_validate_json(await request.read() or b"{}")
         except ValidationError as error:
             return problem(422, "the call does not fit the schema", _faults(error))
+        if asked.to is not None and not _is_local(request):
+            return problem(403, "only the gateway's own machine may name a SIP URI to call; leave 'to' out")
         if not record.may_be_called:
             return problem(409, f"the order is {record.state} and cannot be called now")
         return web.json_response({"call_id": await self._dial(record, asked.to)}, status=202)
@@ -209,6 +212,14 @@ class Api:
         if scheme.lower() != "bearer" or not found:
             raise web.HTTPUnauthorized(reason="send a tenant's key as Authorization: Bearer KEY")
         return found[0]
+
+
+def _is_local(request: web.Request) -> bool:
+    """Whether the request comes over loopback (`consent-gateway call`): nobody else may make the gateway dial at will."""
+    try:
+        return ipaddress.ip_address(request.remote or "").is_loopback
+    except ValueError:
+        return False
 
 
 def _faults(error: ValidationError) -> list[Fault]:

@@ -1,0 +1,50 @@
+"""What all tests share: a real PostgreSQL, started once, and a fresh database for each test that asks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from gateway.store.database import Database
+from gateway.store.postgres import EmbeddedPostgres, Endpoint
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Endpoint]:
+    """The embedded server, in memory where there is room: root never runs it, so its folder must be passable."""
+    shm = Path("/dev/shm")  # noqa: S108 - a scratch folder of our own is made in it
+    roomy = shm.is_dir() and os.access(shm, os.W_OK) and shutil.disk_usage(shm).free > 500_000_000
+    folder = Path(tempfile.mkdtemp(prefix="consent-test-", dir=shm if roomy else None))
+    folder.chmod(0o755)
+    server = EmbeddedPostgres(folder / "server")
+    endpoint = server.start()
+    yield endpoint
+    server.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def dsn(postgres: Endpoint) -> AsyncIterator[str]:
+    """A fresh, empty database."""
+    name = f"test_{uuid4().hex}"
+    admin = await asyncpg.connect(postgres.dsn())
+    await admin.execute(f'CREATE DATABASE "{name}"')
+    yield replace(postgres, database=name).dsn()
+    await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    await admin.close()
+
+
+@pytest.fixture
+async def database(dsn: str) -> AsyncIterator[Database]:
+    """A fresh database, migrated, opened in the application's role."""
+    opened = await Database.open(dsn, most=5)
+    yield opened
+    await opened.close()
