@@ -5,6 +5,7 @@ Everything that happens to an order, on a call, by SMS, by API or by a timer, co
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -44,6 +45,7 @@ from gateway.store.jobs import enqueue
 
 log = structlog.get_logger(__name__)
 TICK = timedelta(microseconds=1)
+MOST_TAILS = 10_000
 ANSWERABLE = ("challenged", "expired", *CONFIRMED)
 
 
@@ -54,6 +56,16 @@ class Inbound:
     result: str
     order_id: str | None = None
     state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Tail:
+    """The end of a record: its last event and what all of them add up to."""
+
+    seq: int
+    hash: str
+    at: datetime
+    record: Record
 
 
 class Engine:
@@ -67,6 +79,7 @@ class Engine:
         self.gateway = gateway
         self._secret = secret
         self._now = now
+        self._tails: OrderedDict[str, _Tail] = OrderedDict()
 
     async def create(self, request: OrderRequest, tenant: str, dialplan: DialplanRef) -> Record:
         """Open the record of a new order. Raises OrderRefused with every fault (rules R5, R6, R7, R11)."""
@@ -136,7 +149,7 @@ class Engine:
             if order_id is None:
                 log.info("reply.unknown_number", channel=channel, number=mask(number))
                 return Inbound(result)
-            record = replay(await ledger.load_entries(connection, order_id))
+            record = (await self._locked_tail(connection, order_id)).record
             matches = reply.reading == "code" and code_matches(reply.code, self.code(record))
             event = ev.ReplyReceived(message_id=message_id, channel=channel, reading=reply.reading, matches=matches)
             record = await self._append(connection, order_id, event)
@@ -210,13 +223,13 @@ class Engine:
         return Inbound("repeated", str(order_id), record.state)
 
     async def _append(self, connection: Connection, order_id: str, event: ev.Event) -> Record:
-        await ledger.lock_order(connection, order_id)
-        entries = await ledger.load_entries(connection, order_id)
-        before, last = replay(entries), entries[-1]
-        at = max(self._now(), last.at + TICK)  # a clock that goes backwards never reorders a record
-        entry = ev.Entry(order_id=order_id, seq=last.seq + 1, event_id=str(uuid4()), at=at, event=event)
-        entry = await ledger.insert_entry(connection, entry, last.hash)
+        tail = await self._locked_tail(connection, order_id)
+        before = tail.record
+        at = max(self._now(), tail.at + TICK)  # a clock that goes backwards never reorders a record
+        entry = ev.Entry(order_id=order_id, seq=tail.seq + 1, event_id=str(uuid4()), at=at, event=event)
+        entry = await ledger.insert_entry(connection, entry, tail.hash)
         after, effects = reduce(before, entry)
+        self._keep(order_id, _Tail(entry.seq, entry.hash, at, after))
         if after.spoken is not None and before.spoken is None:
             await ledger.insert_spoken(connection, after.spoken)
         if after.confirmation is not None and before.confirmation is None:
@@ -230,6 +243,26 @@ class Engine:
             )
             return await self._append(connection, order_id, issued)
         return after
+
+    async def _locked_tail(self, connection: Connection, order_id: str) -> _Tail:
+        """Where the record stands, nobody else appending. Raises UnknownOrder.
+
+        The last record seen here is good as long as its hash is that of the last event; else all events are read again. So
+        an append costs the same however long the record is, and a rolled-back one leaves nothing behind.
+        """
+        await ledger.lock_order(connection, order_id)
+        kept = self._tails.get(order_id)
+        if kept is not None and kept.hash == await ledger.last_hash(connection, order_id):
+            return kept
+        entries = await ledger.load_entries(connection, order_id)
+        last = entries[-1]
+        return _Tail(last.seq, last.hash, last.at, replay(entries))
+
+    def _keep(self, order_id: str, tail: _Tail) -> None:
+        self._tails[order_id] = tail
+        self._tails.move_to_end(order_id)
+        while len(self._tails) > MOST_TAILS:
+            self._tails.popitem(last=False)
 
     async def _enqueue(
         self, connection: Connection, record: Record, entry: ev.Entry, effects: tuple[Effect, ...]

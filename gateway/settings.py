@@ -257,4 +257,4 @@ def _fault(file: Path | None, error: Any) -> str:
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return f"{file or 'environment'}: {path}: unknown key; `consent-gateway config` prints all that are known"
-    return f"{file or 'settings'}: {path}: {error['msg']}"
+    return f"{file or 'settings'}: {path}: {error['msg'].removeprefix('Value error, ')}"

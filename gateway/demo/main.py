@@ -24,6 +24,9 @@ from gateway.demo.world import DemoFailed, World, open_world, phone_events, star
 from gateway.timeline import describe
 
 CODE_TTL_S = 25.0
+KEPT_CODE_TTL_S = 90.0
+"""A person who types needs longer."""
+
 RUN_S = 240.0
 POLL_S = 0.3
 CALLS = 2
@@ -80,7 +83,9 @@ async def _demo(*, keep: bool, json_file: Path | None) -> int:
             console.print(f"[cyan]SMS to {number}:[/] {text}", highlight=False)
 
     try:
-        async with open_world(on_sms, host="127.0.0.1", code_ttl_s=CODE_TTL_S, line_port=line_port) as world:
+        async with open_world(
+            on_sms, host="127.0.0.1", code_ttl_s=KEPT_CODE_TTL_S if keep else CODE_TTL_S, line_port=line_port
+        ) as world:
             console.print(
                 f"ready after {time.monotonic() - began:.1f} s; settings, logs and evidence in {world.folder}"
             )
@@ -223,12 +228,15 @@ Everything keeps running. Dial in with Linphone or Zoiper on this machine:
   account   {number}@{world.host}:{world.sip_port}   (UDP, PCMA or PCMU)   password {world.phone_password}
   call      sip:gateway@{world.host}:{world.sip_port}   an order for you is open: {created["order_id"][:8]}
   answer    in Korean: 네 계속하세요 · 네 본인입니다 · 네 어른입니다 · 네 동의합니다
-  the SMS appears here; type your reply and press return. Its code lives {CODE_TTL_S:.0f} s.
+  the SMS appears here; type your reply and press return. Its code lives {KEPT_CODE_TTL_S:.0f} s.
 API {world.api}   key {world.api_key}   Ctrl-C ends it.""",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip
     reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    try:
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    except ValueError:  # stdin is a file: nobody types
+        reader.feed_eof()
     async for line in reader:
         if line.strip():
             status = await world.handset.reply(number, line.decode(errors="replace").strip())

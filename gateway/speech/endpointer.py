@@ -36,7 +36,7 @@ class Endpointer:
     def __init__(self) -> None:
         self._vad = webrtcvad.Vad(VAD_MODE)
         self._recent: deque[tuple[Pcm, bool]] = deque(maxlen=PREROLL_FRAMES)
-        self._floor = 50.0
+        self._floor = math.inf  # the first frame tells: a noisy line is noisy from the start
         self._silence = 0
         self._voiced = 0
         self.frames = 0
@@ -100,6 +100,6 @@ class Endpointer:
 
     def _is_voiced(self, frame: Pcm) -> bool:
         level = rms(frame)
-        self._floor = max(LOWEST_FLOOR, min(level, self._floor) if level < self._floor else self._floor * FLOOR_RISE)
+        self._floor = max(LOWEST_FLOOR, min(level, self._floor * FLOOR_RISE))
         over = 20 * math.log10(max(level, 1.0) / self._floor)
         return over >= OVER_FLOOR_DB and self._vad.is_speech(frame.astype("<i2").tobytes(), TELEPHONE_RATE)

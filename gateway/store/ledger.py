@@ -38,6 +38,12 @@ async def load_entries(connection: Connection, order_id: str) -> list[Entry]:
     return entries
 
 
+async def last_hash(connection: Connection, order_id: str) -> str | None:
+    """The hash of the record's last event."""
+    found: str | None = await connection.fetchval(sql("select_last_hash"), _uuid(order_id))
+    return found
+
+
 async def insert_order(connection: Connection, record: Record, at: datetime) -> None:
     order = record.order
     await connection.execute(

@@ -224,7 +224,7 @@ def _is_local(request: web.Request) -> bool:
 
 def _faults(error: ValidationError) -> list[Fault]:
     return [
-        Fault(".".join(str(part) for part in fault["loc"]) or "body", fault["msg"])
+        Fault(".".join(str(part) for part in fault["loc"]) or "body", fault["msg"].removeprefix("Value error, "))
         for fault in error.errors(include_url=False)
     ]
 

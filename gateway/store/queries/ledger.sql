@@ -14,6 +14,9 @@ INSERT INTO consent.events (order_id, seq, event_id, at, type, body, hash) VALUE
 -- name: select_events
 SELECT body, hash FROM consent.events WHERE order_id = $1 ORDER BY seq;
 
+-- name: select_last_hash
+SELECT hash FROM consent.events WHERE order_id = $1 ORDER BY seq DESC LIMIT 1;
+
 -- name: select_order
 SELECT order_id, tenant, number, state, created_at, updated_at FROM consent.orders WHERE order_id = $1;
 
