@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: demo test check bench clean help
+.PHONY: demo test check wheel bench clean help
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -23,11 +23,17 @@ check: $(STAMP) ## ruff, mypy --strict, import-linter, dialplan lint
 	$(BIN)/lint-imports
 	$(BIN)/consent-gateway dialplan lint
 
+wheel: $(STAMP) ## a wheel in dist/, with prompts and dialplans in it
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(BIN)/python tests/check_wheel.py dist/*.whl
+
 bench: $(STAMP) ## INVITE to 200, speech to next prompt, SMS to webhook
 	$(BIN)/consent-gateway bench turn $(ARGS)
 
 $(STAMP): pyproject.toml tests/setup.sh
 	sh tests/setup.sh $(PYTHON) $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev]'
 	touch $@
 

@@ -36,7 +36,7 @@ from gateway.store.database import Database
 from gateway.store.jobs import JobRunner
 from gateway.telephony.agent import UserAgent
 from gateway.telephony.auth import Credentials, DigestServer
-from gateway.telephony.errors import CallFailed, TelephonyError
+from gateway.telephony.errors import BadMessage, CallFailed, TelephonyError
 from gateway.telephony.lines import Line, keep_registered
 from gateway.telephony.media import MediaEngine
 from gateway.telephony.message import HostPort
@@ -79,7 +79,10 @@ class Gateway:
         """Work until *stop* is set, then take no new calls, let the running ones end, and hang up on the rest."""
         await stop.wait()
         log.info("gateway.draining", calls=len(self.calls))
-        await self.calls.drain(self.settings.drain_s)
+        try:
+            await self.calls.drain(self.settings.drain_s)
+        finally:
+            await self.calls.hang_up()
 
     async def _open(self) -> None:
         settings, push = self.settings, self._stack.push_async_callback
@@ -159,9 +162,7 @@ class Gateway:
         keys = {hashlib.sha256(t.api_key.get_secret_value().encode()).digest(): t.id for t in settings.tenants}
         secret = settings.sms.inbound_secret.get_secret_value()
         key = read_secret(secret) if secret else None
-        offered = Offered(
-            {name: plan.ref for name, plan in self.house.dialplans.items()}, frozenset(self.house.listeners)
-        )
+        offered = Offered(self.house.dialplans, frozenset(self.house.listeners))
         api = Api(
             self.engine, offered, self._dial, keys,
             (lambda headers, body: verify(key, headers, body, time.time())) if key else None, now=utc_now,
@@ -177,6 +178,8 @@ class Gateway:
     async def _dial(self, record: Record, target: str | None) -> str:
         try:
             return await self.calls.dial(record, target)
+        except BadMessage as error:
+            raise web.HTTPUnprocessableEntity(reason=str(error)[:200]) from error
         except (TelephonyError, SpeechError) as error:
             raise web.HTTPServiceUnavailable(reason=str(error)[:200]) from error
 

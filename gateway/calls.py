@@ -25,12 +25,14 @@ from gateway.telephony.errors import CallFailed, CallOver, TelephonyError
 from gateway.telephony.g711 import SILENCE, encode
 from gateway.telephony.lines import Line
 from gateway.telephony.media import frames_of
+from gateway.telephony.message import parse_sip_uri
 
 log = structlog.get_logger(__name__)
 PREPARE_S = 30.0
 NOTE_AGAIN_S = 5.0
 NOTE_TRIES = 120
 GOODBYE_S = 20.0
+CLOSE_S = 3.0
 _OUTCOMES: dict[int, ev.CallOutcome] = {
     408: "no_answer", 480: "no_answer", 487: "no_answer", 486: "busy", 600: "busy", 403: "rejected", 603: "rejected",
 }  # fmt: skip
@@ -63,12 +65,20 @@ class Calls:
     def __len__(self) -> int:
         return len(self._tasks)
 
+    @property
+    def draining(self) -> bool:
+        """Whether the gateway is stopping and begins no more calls."""
+        return self._agent.draining
+
     async def dial(self, record: Record, target: str | None = None) -> str:
         """Begin an outbound call about *record*, to the SIP URI *target* or its number over the first line.
 
-        Returns the call's id once the record says that it is being called. Raises CallFailed when it cannot be begun.
+        Returns the call's id once the record says that it is being called. Raises BadMessage for a *target* that is no
+        SIP URI, CallFailed when the call cannot be begun.
         """
-        if self._agent.draining:
+        if target is not None:
+            parse_sip_uri(target)
+        if self.draining:
             raise CallFailed(503, "the gateway is stopping")
         if not self._lines and target is None:
             raise CallFailed(503, "no line is configured: add [[lines]] to the settings")
@@ -116,9 +126,16 @@ class Calls:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         for conversation in tuple(self._conversations):
-            self._spawn(conversation.say_goodbye())
+            self._spawn(conversation.say_goodbye("the gateway is stopping"))
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=GOODBYE_S)
+
+    async def hang_up(self) -> None:
+        """End the calls that are left, at once, and let their records be closed."""
+        for call in self._agent.calls:
+            call.hangup("the gateway is stopping")
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_S)
 
     async def _outbound(self, record: Record, call_id: str, line: Line, target: str) -> None:
         began = time.monotonic()

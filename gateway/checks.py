@@ -14,7 +14,7 @@ from gateway.house import load_house
 from gateway.provisioning.errors import BadSecret
 from gateway.provisioning.signature import read_secret
 from gateway.settings import Settings, split_host_port
-from gateway.speech.errors import SpeechError
+from gateway.speech.errors import ModelMissing, SpeechError, UnknownWords
 from gateway.speech.models import ModelSource, check_words, read_vocabulary
 from gateway.store.postgres import PostgresError, default_directory, running_endpoint
 
@@ -141,7 +141,12 @@ def _words(settings: Settings) -> list[str]:
     for language, pack in house.packs.items():
         try:
             folder = ModelSource(settings.speech.models[language]).folder()
+        except SpeechError:
+            continue  # named by static_faults
+        try:
             check_words(pack.grammars.values(), read_vocabulary(folder).words)
-        except SpeechError as error:
+        except ModelMissing as error:
+            faults.append(f"speech.models.{language}: {error}")
+        except UnknownWords as error:
             faults += [f"prompts/{language}/intents.yaml: {fault}" for fault in str(error).split("; grammar ")]
     return faults

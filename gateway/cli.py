@@ -17,9 +17,10 @@ import asyncpg
 import structlog
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from gateway import runtime
+from gateway import cli_speech, runtime
 from gateway.app import Gateway, code_secret, utc_now
 from gateway.checks import all_faults, database_faults, static_faults
 from gateway.consent.errors import ConsentError
@@ -49,7 +50,7 @@ models_app = typer.Typer(no_args_is_help=True, help="Vosk models.")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure; prints figures with their conditions.")
 for name, sub in (
     ("record", record_app), ("deliveries", deliveries_app), ("dialplan", dialplan_app), ("models", models_app),
-    ("bench", bench_app),
+    ("bench", bench_app), ("speech", cli_speech.app),
 ):  # fmt: skip
     app.add_typer(sub, name=name)
 
@@ -66,13 +67,13 @@ def main() -> None:
         app()
     except SettingsError as error:
         for fault in error.faults:
-            err.print(f"[red]✗[/] {fault}", highlight=False, soft_wrap=True)
+            _complain(fault)
         sys.exit(FAULT)
     except (StoreError, PostgresError, ConsentError, SpeechError, TelephonyError, DialplanError) as error:
-        err.print(f"[red]✗[/] {error}", highlight=False, soft_wrap=True, markup=False)
+        _complain(str(error))
         sys.exit(FAULT)
     except asyncpg.PostgresError as error:
-        err.print(f"database: {error}", highlight=False, soft_wrap=True, markup=False)
+        _complain(f"database: {error}")
         sys.exit(FAULT)
 
 
@@ -325,8 +326,13 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     return [leaf for e in group.exceptions for leaf in (_leaves(e) if isinstance(e, BaseExceptionGroup) else [e])]
 
 
+def _complain(fault: str) -> None:
+    """One fault in one line; what stands in brackets in it, such as [[tenants]], is no markup."""
+    err.print(f"[red]✗[/] {escape(fault)}", highlight=False, soft_wrap=True)
+
+
 def _fail(message: str) -> NoReturn:
-    err.print(message, style="red", highlight=False, soft_wrap=True, markup=False)
+    _complain(message)
     raise typer.Exit(FAULT)
 
 

@@ -75,6 +75,7 @@ class Conversation:
         self._engine = engine
         self._listener = listener
         self._transfer_targets = transfer_targets
+        self._stopping = False
         law = call.stream.terms.law
         self._prompts = {
             name: (prompt, frames_of(encode(prompt.samples, law), SILENCE[law]))
@@ -96,25 +97,28 @@ class Conversation:
                 self._call.hangup(f"the script ended: {outcome}")
         except CallOver as over:
             by_caller = self._call.ended.result().by == "caller"
-            outcome, reason = ("hung_up" if by_caller else "failed"), f"{over} at {action.step}"
+            outcome, reason = ("hung_up", f"at {action.step}") if by_caller else ("failed", f"{over} at {action.step}")
         except Exception:
-            self._call.hangup("the gateway failed")
             log.exception("conversation.failed", call=self._call.call_id, step=action.step)
             outcome, reason = "failed", f"the gateway failed at {action.step}"
+            await self.say_goodbye("the gateway failed")
         return ev.CallEnded(
             call_id=self._call.call_id, outcome=outcome, reason=reason, duration_ms=self._call.stream.position_ms
         )
 
-    async def say_goodbye(self) -> None:
-        """Cut in with the goodbye prompt and hang up: the gateway is stopping."""
+    async def say_goodbye(self, reason: str) -> None:
+        """Cut in with the goodbye prompt and hang up. Nothing more of the script is done, and no consent taken."""
+        self._stopping = True
         _, frames = self._prompts[self._plan.goodbye]
         try:
             await self._call.play(frames)
         except CallOver:
             return
-        self._call.hangup("the gateway is stopping")
+        self._call.hangup(reason)
 
     async def _do(self, action: script.Action) -> script.Result:
+        if self._stopping:
+            raise CallOver((await self._call.ended).reason)
         match action:
             case script.Play():
                 return await self._play(action)
@@ -144,6 +148,8 @@ class Conversation:
         """Play one prompt and note how much of it was sent; whether that was all. Raises CallOver."""
         prompt, frames = self._prompts[name]
         sent = await self._call.play(frames)
+        if self._stopping:
+            raise CallOver((await self._call.ended).reason)
         event = ev.PromptPlayed(
             call_id=self._call.call_id, step=step, disclosure=disclosure, text=prompt.wording.text,
             audio_sha256=prompt.sha256, samples_planned=len(frames) * FRAME, samples_sent=sent * FRAME,
@@ -186,6 +192,7 @@ class Conversation:
         law = call.stream.terms.law
         keys: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         cut_in = call.stop_playing if ask.bargein else _nothing
+        await self._listener.ready()
         session = self._listener.open(
             ask.grammar, timeout_s=ask.timeout_s, bargein=ask.bargein,
             second_pass=action.grants_consent, on_started=cut_in,

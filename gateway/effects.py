@@ -71,8 +71,8 @@ class Effects:
         record = await self._engine.record(job.payload["order_id"])
         if not record.may_be_called or record.calls >= job.payload["attempt"]:
             return
-        if len(self._calls) >= self._most_calls:
-            raise Retry(BUSY_LINE_S, "every line is busy")
+        if self._calls.draining or len(self._calls) >= self._most_calls:
+            raise Retry(BUSY_LINE_S, "every line is busy, or the gateway is stopping", counted=False)
         try:
             await self._calls.dial(record)
         except CallFailed as error:
@@ -111,7 +111,8 @@ class Effects:
                 await self._engine.append(order.order_id, failed)
                 log.error("sms.failed", order=order.order_id, kind=kind, error=str(error))
                 return
-            raise
+            log.warning("sms.undelivered", order=order.order_id, kind=kind, error=str(error))
+            raise Retry(SMS_DELAYS_S[job.attempt - 1], str(error)) from error
         sent = ev.SmsSent(kind=kind, channel=self._sms.name, message_id=message_id, text=text(MASKED_CODE))
         await self._engine.append(order.order_id, sent)
 

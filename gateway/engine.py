@@ -46,6 +46,7 @@ from gateway.store.jobs import enqueue
 log = structlog.get_logger(__name__)
 TICK = timedelta(microseconds=1)
 MOST_TAILS = 10_000
+OPEN = ("ordered", "calling", "spoken", "challenged")
 ANSWERABLE = ("challenged", "expired", *CONFIRMED)
 
 
@@ -128,8 +129,8 @@ class Engine:
     async def open_order_of(self, number: str) -> Record | None:
         """The newest order of *number* that a call may be about now."""
         async with self.database.pool.acquire() as connection:
-            order_id = await ledger.newest_order_of(connection, number, ("ordered",))
-            return replay(await ledger.load_entries(connection, order_id)) if order_id else None
+            order_ids = await ledger.orders_of(connection, number, ("ordered",))
+            return replay(await ledger.load_entries(connection, order_ids[0])) if order_ids else None
 
     async def take_message(self, channel: str, message_id: str, number: str, text: str) -> Inbound:
         """A message from *number* (E.164): matched to its newest challenged order, read, judged and recorded."""
@@ -138,7 +139,8 @@ class Engine:
             seen = await connection.fetchrow(sql("select_inbound_message"), channel, message_id)
             if seen is not None:
                 return await self._repeated(connection, seen["order_id"], message_id)
-            order_id = await self._order_for(connection, number, stop=reply.reading == "stop")
+            order_ids = await self._orders_for(connection, number, stop=reply.reading == "stop")
+            order_id = order_ids[0] if order_ids else None
             result = "taken" if order_id else "unknown_number"
             inserted = await connection.fetchval(
                 sql("insert_inbound_message"),
@@ -153,6 +155,8 @@ class Engine:
             matches = reply.reading == "code" and code_matches(reply.code, self.code(record))
             event = ev.ReplyReceived(message_id=message_id, channel=channel, reading=reply.reading, matches=matches)
             record = await self._append(connection, order_id, event)
+            for other in order_ids[1:]:
+                await self._append(connection, other, event)
         log.info("reply.taken", order=order_id, reading=reply.reading, matches=matches, state=record.state)
         return Inbound(result, order_id, record.state)
 
@@ -207,14 +211,13 @@ class Engine:
                 await self.append(order_id, ended)
         return len(lost)
 
-    async def _order_for(self, connection: Connection, number: str, *, stop: bool) -> str | None:
-        """Replies go to the newest challenged order; a stop word to any open one; else to one that a reply comes late to."""
-        open_states = ("challenged", "spoken", "calling", "ordered") if stop else ("challenged",)
-        for states in (open_states, ANSWERABLE):
-            order_id = await ledger.newest_order_of(connection, number, states)
-            if order_id:
-                return order_id
-        return None
+    async def _orders_for(self, connection: Connection, number: str, *, stop: bool) -> list[str]:
+        """Replies go to the newest challenged order; a stop word to every open one; else to one that a reply comes late to."""
+        for states in (OPEN if stop else ("challenged",), ANSWERABLE):
+            order_ids = await ledger.orders_of(connection, number, states)
+            if order_ids:
+                return order_ids if states is OPEN else order_ids[:1]
+        return []
 
     async def _repeated(self, connection: Connection, order_id: UUID | None, message_id: str) -> Inbound:
         if order_id is None:

@@ -11,8 +11,18 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import SettingsError as UnreadableSource
 
 from gateway.consent.order import Identifier, Language, Policy
 from gateway.speech.models import ModelSource
@@ -44,6 +54,12 @@ def _port_range(text: str) -> str:
     return text
 
 
+def _unset(text: Any) -> Any:
+    """An empty path is none, not the folder that the gateway was started in."""
+    return None if text == "" else text
+
+
+OptionalPath = Annotated[Path | None, BeforeValidator(_unset)]
 HostPortText = Annotated[str, AfterValidator(_host_port)]
 
 
@@ -99,7 +115,10 @@ class LineSettings(Section):
     def _complete(self) -> LineSettings:
         if self.register_here and not (self.username and self.password.get_secret_value()):
             raise ValueError("a line that registers needs username and password")
-        self.dial.format(number="", digits="")
+        try:
+            self.dial.format(number="", digits="")
+        except (LookupError, ValueError) as error:
+            raise ValueError(f"dial: {self.dial!r} may hold {{number}} and {{digits}}, nothing else") from error
         return self
 
 
@@ -156,7 +175,7 @@ class Api(Section):
 
 class DatabaseSettings(Section):
     dsn: SecretStr = Field(SecretStr(""), description="PostgreSQL; empty starts the embedded one")
-    directory: Path | None = Field(None, description="where the embedded one lives; empty: the system's usual place")
+    directory: OptionalPath = Field(None, description="where the embedded one lives; empty: the system's usual place")
 
 
 class PolicySettings(Section):
@@ -165,7 +184,7 @@ class PolicySettings(Section):
     allow_unknown_age: bool = Field(False, description="take orders without an age (rule R6)")
     allow_minors_from_16: bool = Field(False, description="take orders of 16 and 17 year-olds (rule R6)")
     call_attempts: int = Field(3, ge=1, le=10, description="outbound calls before an order is unreachable")
-    call_retry_s: float = Field(1800, ge=1, description="seconds between them")
+    call_retry_s: float = Field(1800, ge=1, le=604_800, description="seconds between them")
     code_ttl_s: float = Field(86_400, ge=5, le=604_800, description="how long a code may be replied, in seconds")
     code_tries: int = Field(3, ge=1, le=10, description="replies that may be wrong before the order fails")
 
@@ -183,8 +202,8 @@ class Settings(BaseSettings):
     operator: str = Field("Consent Gateway", description="who calls, as prompts and messages say it")
     gateway: Identifier = Field("gateway-1", description="this gateway's own name; unique among those on one database")
     data_dir: Path = Field(Path("var"), description="recordings, prompts, secrets")
-    dialplans: Path | None = Field(None, description="folder of call scripts; empty: those of the package")
-    prompts: Path | None = Field(None, description="folder of language packs; empty: those of the package")
+    dialplans: OptionalPath = Field(None, description="folder of call scripts; empty: those of the package")
+    prompts: OptionalPath = Field(None, description="folder of language packs; empty: those of the package")
     drain_s: float = Field(60.0, ge=0, le=3600, description="how long running calls may go on after SIGTERM")
     transfer: dict[str, str] = Field(default_factory=dict, description="people to hand calls to: agents = 'sip:...'")
     sip: Sip = Sip()
@@ -216,6 +235,8 @@ class Settings(BaseSettings):
         for kind, names in (("tenants", [t.id for t in self.tenants]), ("lines", [line.name for line in self.lines])):
             if len(set(names)) != len(names):
                 raise ValueError(f"{kind}: two of the same name")
+        if len({tenant.api_key for tenant in self.tenants}) != len(self.tenants):
+            raise ValueError("tenants: two with the same api_key; whose orders they place could not be told")
         if self.sms.line and self.sms.line not in [line.name for line in self.lines]:
             raise ValueError(f"sms.line: there is no line {self.sms.line!r}")
         return self
@@ -242,15 +263,19 @@ def find_file(given: Path | None) -> Path | None:
 def load_settings(file: Path | None) -> Settings:
     """The settings in *file* and the environment. Raises SettingsError with every fault and its path."""
     global _file_now  # noqa: PLW0603 - pydantic-settings builds its sources in a class method
-    if file is not None and not file.exists():
+    if file is not None and not file.is_file():
         raise SettingsError([f"{file}: no such file; print one with: consent-gateway config > {file}"])
     _file_now = file
     try:
         return Settings()
     except ValidationError as error:
         raise SettingsError([_fault(file, e) for e in error.errors(include_url=False)]) from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError([f"{file}: not TOML: {error}"]) from error
+    except OSError as error:
+        raise SettingsError([f"{file}: {error.strerror}"]) from error
+    except UnreadableSource as error:
+        raise SettingsError([f"environment: {error}: {error.__cause__}"]) from error
 
 
 def _fault(file: Path | None, error: Any) -> str:

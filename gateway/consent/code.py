@@ -16,11 +16,9 @@ from gateway.consent.events import Reading
 
 CODE_DIGITS = 6
 MAXIMUM_REPLY = 500
-STOP_WORDS = frozenset(
-    {"stop", "cancel", "unsubscribe", "quit", "end", "no"}
-    | {"취소", "거부", "거절", "중지", "해지", "수신거부", "아니요", "아니오"}
-    | {"取消", "拒绝", "退订", "不", "不要", "不同意", "停止", "td", "t"}
-)
+STOP_WORDS = frozenset({"stop", "cancel", "unsubscribe", "quit", "end", "no", "not", "refuse", "td", "t", "안", "못"})
+STOP_STEMS = ("취소", "거부", "거절", "중지", "해지", "아니요", "아니오", "싫", "取消", "拒绝", "退订", "不", "停止")
+"""These count anywhere in a message: Korean joins endings to them ("취소해주세요"), Chinese has no spaces ("我不同意")."""
 _LONE_CODE = re.compile(rf"(?<!\d)\d(?:[\s.-]?\d){{{CODE_DIGITS - 1}}}(?!\d)")
 
 
@@ -47,12 +45,16 @@ def code_matches(given: str, expected: str) -> bool:
 def read_reply(text: str) -> Reply:
     """Read a subscriber's message: full-width digits, spaces, a leading word and stop words in any case.
 
-    A stop word anywhere wins over a code. Two different codes in one message are unreadable: nobody guesses here.
+    A stop word anywhere wins over a code. Two different codes in one message are unreadable, and so is one of more than
+    MAXIMUM_REPLY characters: nobody guesses here.
     """
-    plain = unicodedata.normalize("NFKC", text[:MAXIMUM_REPLY]).casefold()
+    plain = unicodedata.normalize("NFKC", text).casefold()
     words = re.findall(r"[^\W\d_]+", plain)
-    if STOP_WORDS.intersection(words) or STOP_WORDS.intersection({"".join(words)}):
+    joined = "".join(words)
+    if STOP_WORDS.intersection((*words, joined)) or any(stem in joined for stem in STOP_STEMS):
         return Reply("stop")
+    if len(text) > MAXIMUM_REPLY:
+        return Reply("unreadable")
     digits = "".join(str(unicodedata.decimal(character)) if character.isdecimal() else character for character in plain)
     codes = {re.sub(r"\D", "", found) for found in _LONE_CODE.findall(digits)}
     if len(codes) == 1:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 import phonenumbers
-from babel.numbers import list_currencies
+from babel.core import get_global
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway.consent.canonical import content_hash
@@ -25,6 +25,15 @@ BillingMethod = Literal["monthly_bill", "prepaid_balance"]
 SENIOR_AGE = 60
 ADULT_AGE = 18
 MINIMUM_AGE = 16
+SHORTEST_NUMBER = len("+12345")
+
+LEGAL_TENDER: frozenset[str] = frozenset(
+    code
+    for history in get_global("territory_currencies").values()
+    for code, _start, end, tender in history
+    if tender and end is None
+)
+"""Codes that are legal tender somewhere with no end date in CLDR: leaves out old money, metals, funds and XXX."""
 
 
 def normalise_number(number: str) -> str:
@@ -33,9 +42,11 @@ def normalise_number(number: str) -> str:
         parsed = phonenumbers.parse(number)
     except phonenumbers.NumberParseException as error:
         raise ValueError(f"{number!r} is not a phone number in international form (+821012345678)") from error
-    if not phonenumbers.is_possible_number(parsed):
+    full = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+    possible = phonenumbers.is_possible_number_with_reason(parsed) == phonenumbers.ValidationResult.IS_POSSIBLE
+    if not possible or len(full) < SHORTEST_NUMBER:
         raise ValueError(f"{number!r} is not a possible phone number: its length does not fit its country")
-    return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+    return full
 
 
 def mask(number: str) -> str:
@@ -44,8 +55,8 @@ def mask(number: str) -> str:
 
 
 def _known_currency(code: str) -> str:
-    if code not in list_currencies():
-        raise ValueError(f"{code!r} is not an ISO 4217 currency")
+    if code not in LEGAL_TENDER:
+        raise ValueError(f"{code!r} is not an ISO 4217 currency that is legal tender anywhere today")
     return code
 
 

@@ -143,7 +143,7 @@ def reduce(record: Record, entry: ev.Entry) -> Step:
             ), ()
         case ev.ConsentSpoken():
             return _spoken(record, entry, event)
-        case ev.ConsentDenied() if event.call_id == record.call_id and record.is_open:
+        case ev.ConsentDenied() if record.is_open:
             return _denied(record, event)
         case ev.CallEnded() if event.call_id == record.call_id:
             return _call_ended(record, event)

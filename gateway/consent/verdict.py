@@ -13,6 +13,9 @@ from typing import Literal
 
 from gateway.consent.phonetics import phonetic_distance, sounds
 
+SOUNDS_A_SYLLABLE = 2.5
+"""A Chinese character stands for a whole syllable, all other letters and jamo for one sound."""
+
 Verdict = Literal["affirm", "deny", "unclear", "noinput", "stop", "repeat", "agent"]
 
 
@@ -144,7 +147,9 @@ def _objection(heard: str, testimony: Testimony, floors: Floors) -> str:
         return "spoken before the question had ended"
     if testimony.snr_db is not None and testimony.snr_db < floors.snr_db:
         return f"{testimony.snr_db:.0f} dB over the noise, below {floors.snr_db:.0f}"
-    shortest, longest = (limit * len(sounds(heard)) for limit in floors.sound_ms)
+    said = sounds(heard)
+    length = len(said) + (SOUNDS_A_SYLLABLE - 1) * sum(_is_han(character) for character in said)
+    shortest, longest = (limit * length for limit in floors.sound_ms)
     if not shortest <= testimony.speech_ms <= longest:
         return f"{testimony.speech_ms} ms of speech; {heard!r} takes {shortest:.0f} to {longest:.0f}"
     return ""
@@ -155,7 +160,7 @@ def _second(testimony: Testimony, grammar: Grammar, floors: Floors) -> str:
     if testimony.open_text is None:
         return "the second pass is missing"
     for word in grammar.forbidden:
-        if word in testimony.open_text.split():
+        if _holds(testimony.open_text, word):
             return f"the second pass heard {word!r} in {testimony.open_text!r}"
     distance = min(phonetic_distance(testimony.open_text, target) for target in grammar.affirm)
     if distance > floors.phonetic_distance:
@@ -163,3 +168,12 @@ def _second(testimony: Testimony, grammar: Grammar, floors: Floors) -> str:
             f"the second pass heard {testimony.open_text!r}, distance {distance:.2f}, above {floors.phonetic_distance}"
         )
     return ""
+
+
+def _holds(text: str, word: str) -> bool:
+    """Whether *word* is in *text*: as a word, or, in Chinese, where models join words as they like (不同意), as a part."""
+    return word in text.split() or (word in text and all(map(_is_han, word)))
+
+
+def _is_han(character: str) -> bool:
+    return "\u4e00" <= character <= "\u9fff"

@@ -170,8 +170,9 @@ async def _show(scenes: list[Progress]) -> None:
         while not all(scene.done for scene in scenes):
             rows = Table(box=None, pad_edge=False)
             rows.add_column("", width=2)
-            for heading in ("order", "state", "last"):
-                rows.add_column(heading, no_wrap=True, overflow="ellipsis")
+            rows.add_column("order", min_width=38, no_wrap=True)
+            rows.add_column("state", min_width=11, no_wrap=True)
+            rows.add_column("last", no_wrap=True, overflow="ellipsis")
             for scene in scenes:
                 mark: Any = Text("✓", "green") if scene.done else Spinner("dots")
                 rows.add_row(mark, scene.scenario.name, scene.state, Text(scene.last, overflow="ellipsis"))

@@ -46,7 +46,7 @@ SCENARIOS = (
     ),
     Scenario(
         "hangs up during the price", "+821020000005",
-        _script("mix", "hangup:9.0"), "replies", "ordered", webhook=False,
+        _script("mix", "hangup:10.0"), "replies", "ordered", webhook=False,
     ),
     Scenario(
         "clear yes, no SMS code", "+821020000006",

@@ -8,7 +8,7 @@
         action = script.send(result_of(action))   # StopIteration when the call is over
 
 ``Grant`` is yielded in one place only: after ``affirm`` to a question whose purpose is consent, with every mandatory
-disclosure played whole in this very call. The linter proves the same before the call; this is the belt to those braces.
+disclosure played whole in this very call, and never after a no. The linter proves the same before the call; this is the belt to those braces.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ Result = Played | Heard | Done
 def run(plan: Dialplan) -> Generator[Action, Result, None]:
     """The actions of one call. The last one is always :class:`End`."""
     heard_whole: set[Disclosure] = set()
+    refused = False
     name = asked = plan.start
     while True:
         step = plan.steps[name]
@@ -125,8 +126,12 @@ def run(plan: Dialplan) -> Generator[Action, Result, None]:
             if step.ask.purpose == "consent" and not heard_whole.issuperset(MANDATORY):
                 yield End(name, "failed", f"not every disclosure was heard before {name!r}")
                 return
+            if step.ask.purpose == "consent" and refused:
+                yield End(name, "failed", f"a no came before {name!r}, and a no is final")
+                return
             asked = name
             name, verdict = yield from _ask(asked, step.ask)
+            refused |= verdict == "stop" or (step.ask.purpose == "consent" and verdict not in ("affirm", "agent"))
             if verdict == "affirm" and step.ask.purpose == "consent":
                 granted = yield Grant(asked)
                 if not (isinstance(granted, Done) and granted.ok):

@@ -3,13 +3,16 @@
 On **every** way from the start to a consent question, leave to go on, identity, eligibility and every mandatory disclosure
 must have been passed first, by the answer that grants them; and the consent question itself must be heard whole. A path is
 judged by what it must have done: the analysis keeps, for each step, the set of things done on *all* ways to it (a must-
-analysis; the intersection over all incoming edges, iterated to its fixed point), so loops are covered too.
+analysis; the intersection over all incoming edges, iterated to its fixed point), so loops are covered too. A no to the consent
+question, and a stop word to any question, is final: nothing more is asked after it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from typing import get_args
 
+from gateway.consent.events import Denial
 from gateway.dialplan.errors import UnsafeDialplan
 from gateway.dialplan.model import MANDATORY, Dialplan, Step, disclosure_prompt
 
@@ -25,6 +28,8 @@ def lint(plan: Dialplan) -> tuple[str, ...]:
         if name not in done:
             findings.append(f"step {name!r} cannot be reached")
             continue
+        if step.ask and not _only_ends_with(plan, step.ask.stop, {"stop"}):
+            findings.append(f"question {name!r}: a stop word must lead to a hangup with denial stop and nowhere else")
         if step.ask and step.ask.purpose == "consent":
             missing = [need for need in REQUIRED if need not in done[name]]
             if missing:
@@ -33,6 +38,10 @@ def lint(plan: Dialplan) -> tuple[str, ...]:
                 findings.append(f"consent question {name!r} allows bargein: it must be heard to its end")
             if step.ask.affirm in (step.ask.deny, step.ask.noinput.then, step.ask.nomatch.then):
                 findings.append(f"consent question {name!r}: no, silence or an unclear answer leads where yes leads")
+            for answer in (step.ask.deny, step.ask.noinput.then, step.ask.nomatch.then):
+                if not _only_ends_with(plan, answer, get_args(Denial)):
+                    findings.append(f"consent question {name!r}: no, silence and unclear answers must end in a denial, "
+                                    f"with no further question; {answer!r} may not")  # fmt: skip
         if (
             step.hangup
             and step.hangup.denial is None
@@ -87,13 +96,24 @@ def _must_have_done(plan: Dialplan) -> dict[str, Done]:
 
 
 def _can_end(plan: Dialplan, start: str) -> bool:
+    return any(step.hangup or step.transfer for step in _reachable(plan, start))
+
+
+def _only_ends_with(plan: Dialplan, start: str, denials: Collection[str]) -> bool:
+    """Whether every way on from *start* ends in one of *denials*, and nothing more is asked on it."""
+    return not any(
+        step.ask or step.transfer or (step.hangup and step.hangup.denial not in denials)
+        for step in _reachable(plan, start)
+    )
+
+
+def _reachable(plan: Dialplan, start: str) -> Iterator[Step]:
+    """*start* and every step after it."""
     seen, work = {start}, [start]
     while work:
         step = plan.steps[work.pop()]
-        if step.hangup or step.transfer:
-            return True
+        yield step
         for target in step.exits():
             if target not in seen:
                 seen.add(target)
                 work.append(target)
-    return False

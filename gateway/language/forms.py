@@ -14,10 +14,11 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
-from babel.core import get_global
 from babel.dates import format_date
 from babel.numbers import format_currency, format_decimal, get_currency_name
 from num2words import num2words
+
+from gateway.consent.order import LEGAL_TENDER
 
 Language = Literal["ko", "zh-CN", "en"]
 
@@ -35,14 +36,6 @@ _MINOR_UNIT_DIGITS: dict[str, int] = {
     for code in codes.split()
 }
 """Decimals of the minor unit, ISO 4217 list one, where not 2. CLDR's digits differ (it gives RSD and IQD 0)."""
-
-_TENDER: frozenset[str] = frozenset(
-    code
-    for history in get_global("territory_currencies").values()
-    for code, _start, end, tender in history
-    if tender and end is None
-)
-"""Codes that are legal tender somewhere with no end date in CLDR: leaves out old money, metals, funds and XXX."""
 
 # In the plural; where that ends in "s" the singular is without it. Other currencies take Babel's name.
 _UNITS: dict[Language, dict[str, str]] = {
@@ -181,7 +174,7 @@ def written_months(n: int, language: Language) -> str:
 
 def _split(amount: int, currency: str) -> _Money:
     """Check an amount in minor units of an ISO 4217 currency, and part it at the decimal point."""
-    if currency not in _TENDER:
+    if currency not in LEGAL_TENDER:
         raise ValueError(f"unknown ISO 4217 currency: {currency!r}")
     decimals = _MINOR_UNIT_DIGITS.get(currency, 2)
     if not 0 <= amount <= LARGEST_NUMBER * 10**decimals:

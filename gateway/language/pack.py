@@ -6,25 +6,33 @@ The same order gives the spoken and the written slots, so voice and SMS can neve
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from string import Formatter
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from babel.dates import format_timedelta
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from gateway.consent.events import SmsKind
-from gateway.consent.order import Language, Offer, Order
+from gateway.consent.order import BillingMethod, Language, Offer, Order, Period
 from gateway.consent.verdict import Grammar
 from gateway.language import forms
 from gateway.language.errors import BadPack
 
+OPTIONAL_TERMS: dict[str, Callable[[Offer], bool]] = {
+    "disclosure_term": lambda offer: offer.term_months > 0,
+    "disclosure_promotion": lambda offer: offer.promotion is not None,
+    "disclosure_trial": lambda offer: offer.trial is not None,
+}
+"""The prompts of terms that an offer may lack, and whether it has them."""
+
 LANGUAGES: tuple[Language, ...] = ("ko", "zh-CN", "en")
 _LOCALES: dict[Language, str] = {"ko": "ko", "zh-CN": "zh_Hans_CN", "en": "en_US"}
-_DIGIT_RUN = re.compile(r"\+?\d[\d-]{2,}\d")
+_DIGIT_RUN = re.compile(r"\+?[0-9][0-9-]{2,}[0-9]")
 PROMPT_SLOTS = frozenset(
     [
         "operator",
@@ -44,6 +52,8 @@ PROMPT_SLOTS = frozenset(
     ]
 )
 SMS_SLOTS = PROMPT_SLOTS | {"code", "expires_in", "tries_left"}
+CHALLENGE_SLOTS = frozenset({"offer", "price", "billing_method", "code"})
+"""What rule R2 wants in the message that carries the code."""
 
 
 class _File(BaseModel):
@@ -61,6 +71,18 @@ class VoiceSpec(_File):
 class Words(_File):
     period: dict[str, str]
     billing_method: dict[str, str]
+
+    @model_validator(mode="after")
+    def _complete(self) -> Words:
+        for name, words, known in (
+            ("period", self.period, Period),
+            ("billing_method", self.billing_method, BillingMethod),
+        ):
+            if set(words) != set(get_args(known)):
+                raise ValueError(
+                    f"{name}: words for exactly {', '.join(get_args(known))} are wanted; here: {list(words)}"
+                )
+        return self
 
 
 class Choice(_File):
@@ -97,7 +119,8 @@ class LanguagePack:
         slots = {"operator": operator} if order is None else self._spoken_slots(order, operator)
         wording = self.prompts[prompt]
         if isinstance(wording, Choice):
-            wording = wording.with_ if order is not None and _has_term(prompt, order.offer) else wording.without
+            has_term = order is not None and OPTIONAL_TERMS[prompt](order.offer)
+            wording = wording.with_ if has_term else wording.without
         return wording.format_map(slots)
 
     def written(
@@ -118,6 +141,8 @@ class LanguagePack:
             price = offer.promotion.price
             slots["promotion_price"] = forms.written_money(price.amount, price.currency, language)
             slots["promotion_ends_on"] = forms.written_date(offer.promotion.ends_on, language)
+        if offer.trial:
+            slots["trial_ends_on"] = forms.written_date(offer.trial.ends_on, language)
         return self.sms[kind].format_map(slots)
 
     def _texts(self, offer: Offer, operator: str, words: Words) -> dict[str, str]:
@@ -173,22 +198,22 @@ def load_pack(folder: Path, language: Language) -> LanguagePack:
             sms_words=sms_words,
             grammars=_grammars(understood),
         )
-    except (KeyError, TypeError, ValidationError) as error:
+    except (AttributeError, KeyError, TypeError, ValidationError) as error:
         raise BadPack(f"{home}: {error}") from error
     for name, wording in pack.prompts.items():
+        if isinstance(wording, Choice) and name not in OPTIONAL_TERMS:
+            raise BadPack(f"{home}/prompts.yaml: {name}: only {', '.join(OPTIONAL_TERMS)} take with and without")
         for text in (wording.with_, wording.without) if isinstance(wording, Choice) else (wording,):
             _check_slots(f"{home}/prompts.yaml: {name}", text, PROMPT_SLOTS)
     for kind, text in pack.sms.items():
         _check_slots(f"{home}/sms.yaml: {kind}", text, SMS_SLOTS)
+    for kind in get_args(SmsKind):
+        if kind not in pack.sms:
+            raise BadPack(f"{home}/sms.yaml: the message {kind!r} is missing")
+    lacking = CHALLENGE_SLOTS - {slot for _, slot, _, _ in Formatter().parse(pack.sms["challenge"])}
+    if lacking:
+        raise BadPack(f"{home}/sms.yaml: challenge: rule R2 wants {', '.join(sorted(lacking))} in it")
     return pack
-
-
-def _has_term(prompt: str, offer: Offer) -> bool:
-    return {
-        "disclosure_term": offer.term_months > 0,
-        "disclosure_promotion": offer.promotion is not None,
-        "disclosure_trial": offer.trial is not None,
-    }[prompt]
 
 
 def _grammars(understood: dict[str, Any]) -> dict[str, Grammar]:
@@ -212,6 +237,8 @@ def _read(path: Path) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadPack(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise BadPack(f"{path}: not UTF-8: {error}") from error
     except yaml.YAMLError as error:
         raise BadPack(f"{path}: not YAML: {error}") from error
     if not isinstance(data, dict):
@@ -220,6 +247,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check_slots(where: str, text: str, known: frozenset[str]) -> None:
-    for _, slot, _, _ in Formatter().parse(text):
+    try:
+        parts = list(Formatter().parse(text))
+    except ValueError as error:
+        raise BadPack(f"{where}: {error}") from error
+    for _, slot, _, _ in parts:
         if slot is not None and slot not in known:
             raise BadPack(f"{where}: no order has a slot {{{slot}}}; known: {', '.join(sorted(known))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from itertools import pairwise
@@ -46,7 +47,7 @@ async def post(
         async with session.post(
             endpoint.url, data=body, headers=signed, allow_redirects=False, timeout=aiohttp.ClientTimeout(TIMEOUT_S)
         ) as response:
-            answer = await response.content.read(LONGEST_ANSWER)
+            answer = await _beginning(response.content)
             if 200 <= response.status < 300:
                 return Answer(response.status, reference=_reference(answer))
             return Answer(response.status, error=f"HTTP {response.status}")
@@ -54,10 +55,18 @@ async def post(
         return Answer(None, error=str(error) or type(error).__name__)
 
 
+async def _beginning(content: aiohttp.StreamReader) -> bytes:
+    """The body, or its first LONGEST_ANSWER octets, in however many pieces it comes."""
+    try:
+        return await content.readexactly(LONGEST_ANSWER)
+    except asyncio.IncompleteReadError as ended:
+        return ended.partial
+
+
 def _reference(answer: bytes) -> str:
     try:
         data = json.loads(answer)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     reference = data.get("reference", "") if isinstance(data, dict) else ""
-    return str(reference)[:200]
+    return str(reference)[:200].encode(errors="replace").decode()  # a lone surrogate has no place in the ledger

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Mapping
@@ -50,7 +51,7 @@ class HttpSms:
             async with self._session.post(
                 self._url, headers=headers, allow_redirects=False, timeout=aiohttp.ClientTimeout(TIMEOUT_S), **payload
             ) as response:
-                answer = await response.content.read(LONGEST_ANSWER)
+                answer = await _beginning(response.content)
                 status = response.status
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise SmsUndelivered(str(error) or type(error).__name__) from error
@@ -78,7 +79,7 @@ def dig(answer: bytes, path: str) -> str:
         return ""
     try:
         value = json.loads(answer)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     for name in path.split("."):
         if isinstance(value, list) and name.isdigit() and int(name) < len(value):
@@ -87,4 +88,14 @@ def dig(answer: bytes, path: str) -> str:
             value = value[name]
         else:
             return ""
-    return str(value)
+    if value is None or isinstance(value, list | dict):
+        return ""
+    return str(value).encode(errors="replace").decode()  # a lone surrogate has no place in the ledger
+
+
+async def _beginning(content: aiohttp.StreamReader) -> bytes:
+    """The body, or its first LONGEST_ANSWER octets, in however many pieces it comes."""
+    try:
+        return await content.readexactly(LONGEST_ANSWER)
+    except asyncio.IncompleteReadError as ended:
+        return ended.partial

@@ -4,6 +4,7 @@ SpeechError
 ├── ModelMissing      a Vosk model is not there, or half there, or cannot take a grammar at run time
 ├── UnknownWords      phrases of a grammar hold words that the model does not know
 ├── DecoderLost       the worker process that listened has died; the question is asked again
+├── ListenerDown      no worker process is up, and none came up in time
 ├── VoiceMissing      no voice can speak the text: espeak-ng is not installed and no recording is there
 └── VoiceFailed       the speaking process failed
 """
@@ -25,6 +26,10 @@ class UnknownWords(SpeechError):
 
 class DecoderLost(SpeechError):
     """The listener died in the middle of an utterance."""
+
+
+class ListenerDown(SpeechError):
+    """Nobody can listen; the call cannot go on."""
 
 
 class VoiceMissing(SpeechError):

@@ -15,25 +15,30 @@ import structlog
 
 from gateway.consent.verdict import Grammar, Testimony, Word
 from gateway.speech import wire
-from gateway.speech.errors import DecoderLost, ModelMissing, SpeechError
+from gateway.speech.errors import DecoderLost, ListenerDown, ModelMissing, SpeechError
 from gateway.speech.frontend import Pcm
 
 log = structlog.get_logger(__name__)
 START_S = 60.0
 RESTART_S = 1.0
+OPEN_S = 15.0
 MOST_BUFFERED = 1 << 20
 """Octets that may wait for a worker: over a minute of one call. More means that it hangs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hearing:
-    """What came of one question. *onset_ms*/*end_ms* count from the start of the session."""
+    """What came of one question. *onset_ms*/*end_ms* count from the start of the session, as does *decided_ms*, when the
+    end of speech was decided; *compute_ms* is what the decoders took from there.
+    """
 
     testimony: Testimony
     onset_ms: int
     end_ms: int
     model: str
     grammar_sha256: str
+    decided_ms: int = 0
+    compute_ms: float = 0.0
 
 
 @dataclass(eq=False)
@@ -58,6 +63,8 @@ class Session:
         if not self.final.done():
             self.worker.send(wire.CLOSE, self.number)
             self.final.cancel()
+        elif not self.final.cancelled():
+            self.final.exception()  # a decoder that was lost when nobody waited any more has been dealt with
         self.worker.sessions.pop(self.number, None)
 
 
@@ -74,13 +81,32 @@ class Listener:
         """Raises ModelMissing or SpeechError with what the worker said."""
         await asyncio.gather(*(process.start() for process in self._processes))
 
+    @property
+    def pids(self) -> list[int]:
+        """The listening processes."""
+        return [process.pid for process in self._processes if process.pid is not None]
+
     async def stop(self) -> None:
         await asyncio.gather(*(process.stop() for process in self._processes))
+
+    async def ready(self) -> None:
+        """Until a process is up: one that has just died is on its way back. Raises ListenerDown after 15 s."""
+        if any(process.ready for process in self._processes):
+            return
+        waits = [asyncio.create_task(process.up.wait()) for process in self._processes]
+        done, pending = await asyncio.wait(waits, timeout=OPEN_S, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        if not done:
+            raise ListenerDown("no listening process is up")
 
     def open(
         self, grammar: str, *, timeout_s: float, bargein: bool, second_pass: bool, on_started: Callable[[], None]
     ) -> Session:
-        """Begin to listen with the named grammar; *second_pass* decodes a candidate once more, openly. Raises DecoderLost when no worker is up."""
+        """Begin to listen with the named grammar; *second_pass* decodes a candidate once more, openly.
+
+        Raises DecoderLost when no worker is up.
+        """
         ready = [process for process in self._processes if process.ready]
         if not ready:
             raise DecoderLost("no listening process is up")
@@ -108,8 +134,16 @@ class _Process:
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
         self._name = ""
-        self.ready = False
+        self.up = asyncio.Event()
         self.sessions: dict[int, Session] = {}
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def ready(self) -> bool:
+        return self.up.is_set()
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
@@ -123,11 +157,11 @@ class _Process:
         if kind == wire.FAILED:
             raise ModelMissing(payload.decode())
         self._name = json.loads(payload)["model"]
-        self.ready = True
+        self.up.set()
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        self.ready = False
+        self.up.clear()
         if self._task is not None:
             self._task.cancel()
         if self._process is not None and self._process.returncode is None:
@@ -189,10 +223,13 @@ class _Process:
             overlapped=bool(report.get("overlapped")),
         )
         onset, end = report.get("onset_ms", 0), report.get("end_ms", 0)
-        return Hearing(testimony, onset, end, self._name, self._hashes[session.grammar.name])  # type: ignore[arg-type]
+        return Hearing(
+            testimony, onset, end, self._name, self._hashes[session.grammar.name],  # type: ignore[arg-type]
+            report.get("decided_ms", 0), report.get("compute_ms", 0.0),  # type: ignore[arg-type]
+        )  # fmt: skip
 
     def _lose_sessions(self) -> None:
-        self.ready = False
+        self.up.clear()
         for session in self.sessions.values():
             if not session.final.done():
                 session.final.set_exception(DecoderLost("the listening process died in the middle of an utterance"))

@@ -91,6 +91,13 @@ def read_vocabulary(model: Path) -> Vocabulary:
     Layout as in OpenFst's ngram-fst.h: header, symbol tables, then a LOUDS context tree whose root state comes first.
     """
     path = model / "graph/Gr.fst"
+    try:
+        return _read_vocabulary(path)
+    except (ValueError, KeyError, struct.error) as error:
+        raise ModelMissing(f"{path}: cut short or damaged ({error}); install the model again") from error
+
+
+def _read_vocabulary(path: Path) -> Vocabulary:
     reader = _Reader(path.read_bytes(), path)
     if reader.number(4) != _FST_MAGIC:
         raise ModelMissing(f"{path}: not an OpenFst file")
@@ -124,7 +131,7 @@ def garbage_words(grammar: Grammar, vocabulary: Vocabulary, count: int = GARBAGE
     """The most frequent short words that are in no phrase: what is not a phrase must have somewhere to go (DESIGN §6)."""
     used = {token for phrase in grammar.phrases for token in phrase.split()}
     scripts = {_script(token[0]) for token in used}
-    short = [w for w in vocabulary.costs if w not in used and w.isalpha() and _script(w[0]) in scripts and _is_short(w)]
+    short = [w for w in vocabulary.costs if _is_short(w) and w not in used and w.isalpha() and _script(w[0]) in scripts]
     short.sort(key=lambda word: (vocabulary.costs[word], word))
     return tuple(short[:count])
 

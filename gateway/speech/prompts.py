@@ -7,6 +7,7 @@ awaited while somebody is on the line: ``get`` fails loudly for what was not pre
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import json
@@ -112,11 +113,14 @@ class Voice:
 
     async def speak(self, wording: Wording) -> tuple[int, bytes]:
         """Sample rate and 16-bit samples. Raises VoiceMissing or VoiceFailed."""
-        process = await self._running()
-        assert process.stdin is not None
         asked = {"text": wording.text, "voice": wording.voice, "words_per_minute": wording.words_per_minute}
-        process.stdin.write(json.dumps(asked, ensure_ascii=False).encode() + b"\n")
-        return await self._answer(process)
+        line = json.dumps(asked, ensure_ascii=False).encode() + b"\n"
+        with contextlib.suppress(asyncio.IncompleteReadError):  # it has died since the last prompt
+            return await self._ask(line)
+        try:
+            return await self._ask(line)
+        except asyncio.IncompleteReadError as error:
+            raise VoiceFailed(f"prompt {wording.prompt!r} ends the speaking process") from error
 
     async def stop(self) -> None:
         process, self._process = self._process, None
@@ -132,24 +136,35 @@ class Voice:
             )  # fmt: skip
             try:
                 await self._answer(self._process)
-            except VoiceFailed as error:
+            except (VoiceFailed, asyncio.IncompleteReadError) as error:
                 raise VoiceMissing(
                     f"{error}; install the voice: pip install 'consent-gateway[espeak]', or record prompts/<language>/audio/*.wav"
                 ) from error
         return self._process
 
+    async def _ask(self, line: bytes) -> tuple[int, bytes]:
+        process = await self._running()
+        assert process.stdin is not None
+        process.stdin.write(line)
+        return await self._answer(process)
+
     async def _answer(self, process: asyncio.subprocess.Process) -> tuple[int, bytes]:
+        """Raises IncompleteReadError when the process has died."""
         assert process.stdout is not None
         try:
             async with asyncio.timeout(SPEAK_S):
-                line = await process.stdout.readline()
-                answer = json.loads(line) if line else {"error": "the speaking process ended"}
-                if "error" in answer:
-                    raise VoiceFailed(str(answer["error"]))
-                return int(answer["rate"]), await process.stdout.readexactly(int(answer["octets"]))
-        except (TimeoutError, asyncio.IncompleteReadError) as error:
-            process.kill()
-            raise VoiceFailed("the speaking process hangs or has died") from error
+                answer = json.loads(await process.stdout.readuntil(b"\n"))
+                octets = await process.stdout.readexactly(int(answer.get("octets", 0)))
+        except BaseException as error:
+            self._process = None  # an answer that nobody took must never be taken for the next prompt's
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            if isinstance(error, TimeoutError):
+                raise VoiceFailed("the speaking process hangs") from error
+            raise
+        if "error" in answer:
+            raise VoiceFailed(str(answer["error"]))
+        return int(answer["rate"]), octets
 
 
 def read_wav(path: Path) -> Pcm:
@@ -160,7 +175,7 @@ def read_wav(path: Path) -> Pcm:
                 raise VoiceFailed(f"{path}: {8 * file.getsampwidth()} bits a sample; 16 are read")
             samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")[:: file.getnchannels()]
             return _resample(samples.astype(np.int16), file.getframerate())
-    except (wave.Error, EOFError) as error:
+    except (OSError, wave.Error, EOFError) as error:
         raise VoiceFailed(f"{path}: no WAV file: {error}") from error
 
 

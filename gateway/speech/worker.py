@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -116,6 +117,7 @@ class Worker:
         if session.question_ended is None and not session.bargein:
             self._renew(session)  # said and done while the question still played: not an answer
             return
+        began = time.perf_counter()
         words = session.words + json.loads(session.recogniser.FinalResult()).get("result", [])
         report: dict[str, Any] = {
             "words": words,
@@ -124,21 +126,24 @@ class Worker:
             "overlapped": session.overlapped,
             "onset_ms": endpointer.onset_frame * FRAME_MS,
             "end_ms": (endpointer.frames * FRAME_MS) - endpointer.silence_ms,
+            "decided_ms": endpointer.frames * FRAME_MS,
             "open_text": None,
         }
         if session.second_pass and is_candidate(" ".join(word["word"] for word in words), session.grammar):
             audio, gain = np.concatenate(endpointer.audio), gain_for(np.concatenate(endpointer.voiced))
             del self._sessions[session.number]
-            self._second.submit(self._second_pass, session.number, report, audio, gain)
+            self._second.submit(self._second_pass, session.number, report, audio, gain, began)
         else:
+            report["compute_ms"] = _since(began)
             self._finish(session, report)
 
-    def _second_pass(self, number: int, report: dict[str, Any], audio: Pcm, gain: float) -> None:
+    def _second_pass(self, number: int, report: dict[str, Any], audio: Pcm, gain: float, began: float) -> None:
         try:
             self._open.Reset()
             self._open.AcceptWaveform(FrontEnd(gain).push(audio, last=True))
             report["open_text"] = json.loads(self._open.FinalResult()).get("text", "")
         finally:
+            report["compute_ms"] = _since(began)
             self._send(wire.FINAL, number, json.dumps(report, ensure_ascii=False).encode())
 
     def _finish(self, session: _Session, report: dict[str, Any]) -> None:
@@ -155,6 +160,10 @@ class Worker:
 def _grammar(fields: dict[str, Any]) -> Grammar:
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     return Grammar(**values)
+
+
+def _since(began: float) -> float:
+    return (time.perf_counter() - began) * 1000
 
 
 def _recogniser(model: vosk.Model, grammar: str | None = None) -> Any:

@@ -42,11 +42,15 @@ class Job:
 
 
 class Retry(Exception):
-    """Raised by a handler: run this job again in *delay_s* seconds, however often it has run."""
+    """Raised by a handler: run this job again in *delay_s* seconds, however often it has run.
 
-    def __init__(self, delay_s: float, why: str) -> None:
+    Where it was only not yet time (*counted* is false) this run is not counted among the job's attempts.
+    """
+
+    def __init__(self, delay_s: float, why: str, *, counted: bool = True) -> None:
         super().__init__(why)
         self.delay_s = delay_s
+        self.counted = counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +153,14 @@ class JobRunner:
     async def _run(self, job: Job) -> None:
         kind = self._kinds[job.kind]
         delay_s: float | None = None
+        counted = True
         try:
             if job.attempt > len(kind.backoff_s) + 1 + CRASHES:
                 raise RuntimeError("this job has ended its process too often")
             async with asyncio.timeout(min(kind.timeout_s, 0.8 * LEASE_S)):
                 await kind.run(job)
         except Retry as retry:
-            delay_s, error = retry.delay_s, str(retry)
+            delay_s, error, counted = retry.delay_s, str(retry), retry.counted
         except Exception as failure:
             if job.attempt <= len(kind.backoff_s):
                 delay_s = kind.backoff_s[job.attempt - 1]
@@ -166,7 +171,7 @@ class JobRunner:
             await self._store(sql("complete"), job.job_id, job.token)
             return
         delay = None if delay_s is None else timedelta(seconds=delay_s)
-        await self._store(sql("retry_or_hold"), job.job_id, job.token, delay, error[:2000])
+        await self._store(sql("retry_or_hold"), job.job_id, job.token, delay, error[:2000], not counted)
 
     async def _store(self, query: str, *arguments: object) -> None:
         try:

@@ -34,7 +34,12 @@ async def load_entries(connection: Connection, order_id: str) -> list[Entry]:
         if chain(previous, row["body"].encode()) != row["hash"]:
             raise BrokenChain(f"order {order_id}: event {len(entries) + 1} does not follow its predecessor")
         previous = row["hash"]
-        entries.append(Entry.model_validate(json.loads(row["body"]) | {"hash": row["hash"]}))
+        entry = Entry.model_validate(json.loads(row["body"]) | {"hash": row["hash"]})
+        if (entry.order_id, entry.seq) != (str(_uuid(order_id)), len(entries) + 1):
+            raise BrokenChain(
+                f"order {order_id}: event {len(entries) + 1} says that it is {entry.order_id}/{entry.seq}"
+            )
+        entries.append(entry)
     return entries
 
 
@@ -91,10 +96,9 @@ async def insert_provisioning(
     await connection.execute(sql("insert_delivery"), UUID(webhook_id), tenant, order_id, body.decode(), at)
 
 
-async def newest_order_of(connection: Connection, number: str, states: Sequence[str]) -> str | None:
-    """The newest order of *number* (E.164) in one of *states*."""
-    found = await connection.fetchval(sql("newest_order_of"), number, list(states))
-    return str(found) if found else None
+async def orders_of(connection: Connection, number: str, states: Sequence[str]) -> list[str]:
+    """The orders of *number* (E.164) in one of *states*, the newest first."""
+    return [str(row["order_id"]) for row in await connection.fetch(sql("orders_of"), number, list(states))]
 
 
 async def list_orders(

@@ -15,14 +15,15 @@ from aiosipua.headers import Address, SipUri
 from aiosipua.message import SipRequest, SipResponse
 
 from gateway.telephony.auth import Credentials, authorize
-from gateway.telephony.call import Call, is_for
+from gateway.telephony.call import Call
 from gateway.telephony.dialog import client_dialog, server_dialog
 from gateway.telephony.endpoint import Endpoint, Incoming
 from gateway.telephony.errors import BadMessage, CallFailed, NoCommonCodec, TransportFailed
-from gateway.telephony.media import MediaEngine
+from gateway.telephony.media import MediaEngine, MediaStream
 from gateway.telephony.message import (
     ALLOW,
     HostPort,
+    Identity,
     identity,
     make_cancel,
     make_request,
@@ -93,6 +94,7 @@ class UserAgent:
     ) -> None:
         self._engine = engine
         self._bind = bind
+        self._family = socket.AF_INET6 if ":" in bind[0] else socket.AF_INET
         self._advertised = advertised
         self._registrar = registrar
         self._trusted = trusted
@@ -133,13 +135,16 @@ class UserAgent:
             self._transport.close()
 
     def host(self, peer: HostPort) -> str:
-        """The address that *peer* sees us at."""
+        """The address that *peer* sees us at. Raises TransportFailed when there is no way to it."""
         if self._advertised:
             return self._advertised
         if self._bind[0] not in ("0.0.0.0", "::"):
             return self._bind[0]
-        with socket.socket(socket.AF_INET6 if ":" in peer[0] else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect(peer)
+        with socket.socket(self._family, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect(peer)
+            except OSError as error:
+                raise TransportFailed(f"no way to {peer[0]}: {error.strerror}") from error
             return str(probe.getsockname()[0])
 
     def contact(self, user: str, peer: HostPort) -> str:
@@ -157,7 +162,7 @@ class UserAgent:
     ) -> Call:
         """Call the SIP URI *target*. Raises CallFailed with the status that ended the attempt (487 after *ring_s*)."""
         uri = parse_sip_uri(target)
-        peer = await resolve(uri)
+        peer = await self.resolve(uri)
         sock = self._engine.reserve()
         try:
             return await self._dial(uri, peer, sock, call_id, from_user, from_host, credentials, ring_s)
@@ -179,8 +184,7 @@ class UserAgent:
         credentials: Credentials | None = None,
     ) -> SipResponse:
         """Send a request outside any dialog and return its final response. Raises CallFailed(408) when none comes."""
-        uri = parse_sip_uri(target)
-        peer = await resolve(uri)
+        peer = await self.resolve(parse_sip_uri(target))
         from_ = Address(uri=SipUri(user=from_user, host=from_host or self.host(peer)), params={"tag": new_tag()})
         to_address = parse_address(f"<{to or target}>")
         request = make_request(method, target, from_, to_address, new_tag(), 1)
@@ -190,32 +194,50 @@ class UserAgent:
         return await self._with_credentials(request, peer, credentials)
 
     async def answer(self, invitation: Invitation, call_id: str) -> Call:
-        if invitation.cancelled.is_set():
-            raise CallFailed(487, "the caller gave up")
         invite, source = invitation.incoming.request, invitation.incoming.source
         dialog = server_dialog(invite, invitation.tag)
-        peer = await resolve(parse_sip_uri(_next_hop(dialog.route_set, dialog.remote_target)))
+        peer = await self.resolve(parse_sip_uri(_next_hop(dialog.route_set, dialog.remote_target)))
+        if invitation.cancelled.is_set():
+            raise CallFailed(487, "the caller gave up")
         try:
             sock = self._engine.reserve()
         except TransportFailed:
             invitation.reject(503)
             raise
-        stream = self._engine.open(sock, invitation.terms, call_id)
+        try:
+            stream = self._open(sock, invitation.terms, call_id)
+        except CallFailed as failed:
+            self._engine.release(sock)
+            invitation.reject(failed.status)
+            raise
         call = Call(
             call_id=call_id, direction="inbound", number=invitation.number, dialog=dialog, peer=peer,
             endpoint=self.endpoint, engine=self._engine, stream=stream, contact=self.contact("", source),
-            forget=self._forget, media_host=self.host(source), invite_source=invitation.incoming.peer,
+            forget=self._forget, media_host=self.host(source),
         )  # fmt: skip
         self._calls[call_id] = call
         self.drop(invitation)
         final = call.describe(invite, invitation.terms)
         invitation.incoming.respond(final)
-        call.confirm_with(final, self._call_later)
+        call.confirm_with(final, invitation.incoming.peer)
         return call
 
     def drop(self, invitation: Invitation) -> None:
         ids = invitation.incoming.ids
         self._invitations.pop((ids.call_id, ids.branch), None)
+
+    async def resolve(self, uri: SipUri) -> HostPort:
+        """Where requests to *uri* go. Raises CallFailed(503) when its host has no address that our socket can send to."""
+        host, port = uri.host.strip("[]"), uri.port or 5060
+        if _version(host) == (6 if self._family == socket.AF_INET6 else 4):
+            return host, port
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(
+                host, port, family=self._family, type=socket.SOCK_DGRAM
+            )
+        except (OSError, UnicodeError) as error:
+            raise CallFailed(503, f"{uri.host} has no address: {error}") from error
+        return str(found[0][4][0]), port
 
     async def _dial(
         self,
@@ -244,40 +266,53 @@ class UserAgent:
                 sent, response = await self._invite(again, peer, ring_s, made)
         if response.status_code >= 300:
             raise CallFailed(response.status_code, response.reason_phrase)
-        dialog = client_dialog(sent, response)
-        dialog_peer = await resolve(parse_sip_uri(_next_hop(dialog.route_set, dialog.remote_target)))
-        ack = dialog.request("ACK", identity(sent).cseq.seq)
         try:
-            terms = read_description(response.body)
-        except (BadMessage, NoCommonCodec) as error:
-            self.endpoint.send_ack(ack, dialog_peer)
-            self.endpoint.request(dialog.request("BYE"), dialog_peer, lambda _: None)
-            raise CallFailed(488, str(error)) from error
-        stream = self._engine.open(sock, terms, call_id)
+            dialog = client_dialog(sent, response)
+            dialog_peer = await self.resolve(parse_sip_uri(_next_hop(dialog.route_set, dialog.remote_target)))
+            stream = self._open(sock, read_description(response.body), call_id)
+        except BaseException as error:
+            self._end_unwanted(sent, response)
+            if isinstance(error, BadMessage | NoCommonCodec):
+                raise CallFailed(488, str(error)) from error
+            raise
         call = Call(
             call_id=call_id, direction="outbound", number=uri.user or "", dialog=dialog, peer=dialog_peer,
             endpoint=self.endpoint, engine=self._engine, stream=stream, contact=contact,
-            forget=self._forget, media_host=host, invite_source=peer,
+            forget=self._forget, media_host=host,
         )  # fmt: skip
         self._calls[call_id] = call
         made.append(call)
-        call.acknowledge(ack)
+        call.acknowledge(dialog.request("ACK", identity(sent).cseq.seq))
         return call
+
+    def _open(self, sock: socket.socket, terms: MediaTerms, call_id: str) -> MediaStream:
+        """The stream of a call. Raises CallFailed(500) when its recording cannot be written."""
+        try:
+            return self._engine.open(sock, terms, call_id)
+        except OSError as error:
+            raise CallFailed(500, f"the call cannot be recorded: {error.strerror}") from error
 
     async def _invite(
         self, invite: SipRequest, peer: HostPort, ring_s: float, made: list[Call]
     ) -> tuple[SipRequest, SipResponse]:
-        """Send *invite* and wait for its final response; CANCEL after *ring_s* or when the caller of this is cancelled."""
+        """Send *invite* and wait for its final response; CANCEL after *ring_s* or when the caller of this is cancelled,
+        though not before something was heard of it (RFC 3261 §9.1).
+        """
         final: asyncio.Future[SipResponse] = asyncio.get_running_loop().create_future()
-        provisional = asyncio.Event()
-        abandoned = False
+        provisional = abandoned = False
+
+        def cancel() -> None:
+            self.endpoint.cancel(make_cancel(sent), peer, lambda _: None)
 
         def on_response(response: SipResponse | None) -> None:
+            nonlocal provisional
             if response is None:
-                if not final.done():
+                if not final.done() and not abandoned:
                     final.set_exception(CallFailed(408, "no answer to our INVITE"))
             elif response.status_code < 200:
-                provisional.set()
+                if abandoned and not provisional:
+                    cancel()
+                provisional = True
             elif abandoned and response.status_code < 300:
                 self._end_unwanted(sent, response)
             elif not final.done():
@@ -293,14 +328,14 @@ class UserAgent:
             abandoned = True
             if final.done() and not final.exception() and final.result().status_code < 300:
                 self._end_unwanted(sent, final.result())
-            elif provisional.is_set():
-                self.endpoint.cancel(make_cancel(sent), peer, lambda _: None)
+            elif provisional:
+                cancel()
             if isinstance(error, TimeoutError):
                 raise CallFailed(487, f"not answered within {ring_s:.0f} s") from error
             raise
 
     def _end_unwanted(self, invite: SipRequest, response: SipResponse) -> None:
-        """A 2xx that crossed our CANCEL: acknowledge it and hang up at once (RFC 3261 §9.1)."""
+        """A 2xx that crossed our CANCEL or cannot be used: acknowledge it and hang up at once (RFC 3261 §9.1)."""
         try:
             dialog = client_dialog(invite, response)
             target = parse_sip_uri(_next_hop(dialog.route_set, dialog.remote_target))
@@ -309,7 +344,7 @@ class UserAgent:
             return
 
         async def end() -> None:
-            peer = await resolve(target)
+            peer = await self.resolve(target)
             self.endpoint.send_ack(dialog.request("ACK", identity(invite).cseq.seq), peer)
             self.endpoint.request(dialog.request("BYE"), peer, lambda _: None)
 
@@ -344,11 +379,13 @@ class UserAgent:
         if request.method == "CANCEL":
             self._take_cancel(incoming)
         elif ids.to.tag:
-            call = next((c for c in self._calls.values() if is_for(c, request)), None)
+            call = self._call_of(ids)
             if call is None:
                 incoming.reply(481)
             else:
                 call.take(incoming)
+                if request.method == "INVITE":
+                    self._spawn(self._follow(call))
         elif request.get_header("Require"):
             response = make_response(request, 420, to_tag=new_tag())
             response.set_header("Unsupported", ", ".join(request.get_header_values("Require")))
@@ -368,6 +405,10 @@ class UserAgent:
             response = make_response(request, 405, to_tag=new_tag())
             response.set_header("Allow", ALLOW)
             incoming.respond(response)
+
+    async def _follow(self, call: Call) -> None:
+        """Send to where the far end is now: a re-INVITE may have moved it (RFC 3261 §12.2.1.2)."""
+        call.peer = await self.resolve(parse_sip_uri(_next_hop(call.dialog.route_set, call.dialog.remote_target)))
 
     def _take_invite(self, incoming: Incoming) -> None:
         tag = new_tag()
@@ -429,9 +470,14 @@ class UserAgent:
             self._spawn(_awaited(self.on_message(number, incoming.request.text[:MESSAGE_OCTETS], incoming.ids.call_id)))
 
     def _on_ack(self, ack: SipRequest) -> None:
-        call = next((c for c in self._calls.values() if is_for(c, ack)), None)
+        call = self._call_of(identity(ack))
         if call is not None:
             call.acknowledged()
+
+    def _call_of(self, ids: Identity) -> Call | None:
+        """The call whose dialog a request belongs to: Call-ID and both tags."""
+        key = (ids.call_id, ids.to.tag or "", ids.from_.tag or "")
+        return next((call for call in self._calls.values() if call.dialog.key == key), None)
 
     def _forget(self, call: Call) -> None:
         self._calls.pop(call.call_id, None)
@@ -455,24 +501,12 @@ class UserAgent:
             log.error("sip.task_failed", error=repr(task.exception()), exc_info=task.exception())
 
 
-async def resolve(uri: SipUri) -> HostPort:
-    """Where requests to *uri* go. Raises CallFailed(503) when its host has no address."""
-    port = uri.port or 5060
-    if _is_address(uri.host):
-        return uri.host, port
+def _version(host: str) -> int | None:
+    """4 or 6; None when *host* is a name."""
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(uri.host, port, type=socket.SOCK_DGRAM)
-    except OSError as error:
-        raise CallFailed(503, f"{uri.host} has no address: {error.strerror}") from error
-    return str(found[0][4][0]), port
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
+        return ipaddress.ip_address(host).version
     except ValueError:
-        return False
-    return True
+        return None
 
 
 async def _awaited(work: Awaitable[None]) -> None:

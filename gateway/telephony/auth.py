@@ -58,24 +58,30 @@ class DigestServer:
 
     def check(self, request: SipRequest) -> str | None:
         """The user that *request* proves to be; None when it proves nobody."""
+        user, age = self._proof(request)
+        return user if 0 <= age <= NONCE_TTL_S else None
+
+    def stale(self, request: SipRequest) -> bool:
+        """Whether *request* fails by the age of its nonce alone (RFC 7616 §3.3)."""
+        user, age = self._proof(request)
+        return user is not None and age > NONCE_TTL_S
+
+    def _proof(self, request: SipRequest) -> tuple[str | None, float]:
+        """The user whose password *request* knows, and the seconds since its nonce was given."""
         header = request.get_header("Authorization")
         if not header:
-            return None
+            return None, 0.0
         try:
             given = parse_auth(header, credentials=True).params
+            at = self._given_at(given.get("nonce", ""))
         except ValueError:
-            return None
+            return None, 0.0
         user = given.get("username", "")
         algorithm = given.get("algorithm", "MD5").upper()
         hasher = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}.get(algorithm)
         password = self._passwords.get(user)
-        if (
-            hasher is None
-            or password is None
-            or given.get("realm") != self._realm
-            or not self._fresh(given.get("nonce", ""))
-        ):
-            return None
+        if hasher is None or password is None or given.get("realm") != self._realm:
+            return None, 0.0
 
         def digest(text: str) -> str:
             return hasher(text.encode()).hexdigest()
@@ -86,14 +92,15 @@ class DigestServer:
             parts = [ha1, given["nonce"], given.get("nc", ""), given.get("cnonce", ""), given["qop"], ha2]
         else:
             parts = [ha1, given["nonce"], ha2]
-        return user if hmac.compare_digest(digest(":".join(parts)), given.get("response", "")) else None
+        proven = hmac.compare_digest(digest(":".join(parts)).encode(), given.get("response", "").encode())
+        return user if proven else None, self._now() - at
 
     def _nonce(self, at: int) -> str:
         return f"{at:x}-{hmac.digest(self._key, str(at).encode(), 'sha256').hex()[:32]}"
 
-    def _fresh(self, nonce: str) -> bool:
-        try:
-            at = int(nonce.split("-", maxsplit=1)[0], 16)
-        except ValueError:
-            return False
-        return 0 <= self._now() - at <= NONCE_TTL_S and hmac.compare_digest(nonce, self._nonce(at))
+    def _given_at(self, nonce: str) -> int:
+        """When we made *nonce*. Raises ValueError when we did not."""
+        at = int(nonce.split("-", maxsplit=1)[0], 16)
+        if not hmac.compare_digest(nonce.encode(), self._nonce(at).encode()):
+            raise ValueError("the nonce is not ours")
+        return at

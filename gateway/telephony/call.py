@@ -12,10 +12,11 @@ from aiosipua.message import SipRequest, SipResponse
 
 from gateway.telephony.dialog import Dialog
 from gateway.telephony.endpoint import Cancellable, Endpoint, Incoming
-from gateway.telephony.errors import BadMessage, CallOver, NoCommonCodec
+from gateway.telephony.errors import BadMessage, CallOver, NoCommonCodec, TransportFailed
 from gateway.telephony.media import Frames, MediaEngine, MediaStream
-from gateway.telephony.message import HostPort, identity, make_response
+from gateway.telephony.message import ALLOW, HostPort, make_response
 from gateway.telephony.recorder import Recording
+from gateway.telephony.rtp import DTMF_KEYS
 from gateway.telephony.sdp import MediaTerms, make_answer, read_description
 from gateway.telephony.transaction import GIVE_UP, T1, T2
 
@@ -48,12 +49,10 @@ class Call:
     contact: str
     forget: Callable[[Call], None]
     media_host: str
-    invite_source: HostPort
     session: int = 1
     ended: asyncio.Future[CallEnd] = field(init=False)
     _resend: Cancellable | None = field(default=None, init=False)
     _transfer: asyncio.Future[bool] | None = field(default=None, init=False)
-    _final: SipResponse | None = field(default=None, init=False)
     _ack: SipRequest | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -61,26 +60,27 @@ class Call:
         self.stream.on_failure = self.hangup
 
     async def play(self, frames: Frames) -> int:
-        """Play *frames* to their end or until :meth:`stop_playing`; returns the number of frames sent.
+        """Play *frames* to their end, until :meth:`stop_playing`, the next *play* or the end of the call; returns the
+        number of frames sent.
 
-        Raises CallOver when the call ends meanwhile.
+        Raises CallOver when the call has ended before.
         """
         if self.ended.done():
             raise CallOver(self.ended.result().reason)
-        done = self.stream.play(frames)
-        await asyncio.wait(_futures(done, self.ended), return_when=asyncio.FIRST_COMPLETED)
-        self.stream.stop_playing()
-        return await done
+        return await self.stream.play(frames)
 
     def stop_playing(self) -> None:
         self.stream.stop_playing()
 
     def hangup(self, reason: str) -> None:
-        """Send BYE. The media goes on until :meth:`close`."""
+        """Send BYE. The media goes on until :meth:`close`. The call is over even where no BYE can be sent."""
         if self.ended.done():
             return
-        self._send("BYE")
         self._end(CallEnd("gateway", reason))
+        try:
+            self._send("BYE")
+        except TransportFailed as error:
+            log.warning("call.bye_not_sent", call=self.call_id, error=str(error))
 
     async def transfer(self, target: str) -> bool:
         """Ask the far end to call *target* instead (REFER, RFC 3515); True when it says that this worked."""
@@ -100,9 +100,8 @@ class Call:
         self.forget(self)
         return await self.engine.close(self.stream)
 
-    def confirm_with(self, final: SipResponse, call_later: Callable[[float, Callable[[], None]], Cancellable]) -> None:
-        """Retransmit our 2xx until its ACK comes (RFC 3261 §13.3.1.4); end the call when none does."""
-        self._final = final
+    def confirm_with(self, final: SipResponse, peer: HostPort) -> None:
+        """Retransmit our 2xx to *peer* until its ACK comes (RFC 3261 §13.3.1.4); end the call when none does."""
         waited, interval = 0.0, T1
 
         def again() -> None:
@@ -111,11 +110,11 @@ class Call:
             if waited >= GIVE_UP:
                 self.hangup("the 200 OK was never acknowledged")
                 return
-            self.endpoint.resend(final, self.invite_source)
-            interval = min(2 * interval, T2)
-            self._resend = call_later(interval, again)
+            self.endpoint.resend(final, peer)
+            interval = min(2 * interval, T2, GIVE_UP - waited)
+            self._resend = self.endpoint.call_later(interval, again)
 
-        self._resend = call_later(interval, again)
+        self._resend = self.endpoint.call_later(interval, again)
 
     def acknowledged(self) -> None:
         if self._resend is not None:
@@ -138,6 +137,9 @@ class Call:
         if not self.dialog.accepts(request):
             incoming.reply(500, reason="CSeq out of order")
             return
+        if self.ended.done() and request.method != "BYE":
+            incoming.reply(481)
+            return
         match request.method:
             case "BYE":
                 incoming.reply(200)
@@ -153,7 +155,9 @@ class Call:
             case "OPTIONS" | "MESSAGE":
                 incoming.reply(200)
             case _:
-                incoming.reply(405)
+                response = make_response(request, 405)
+                response.set_header("Allow", ALLOW)
+                incoming.respond(response)
 
     def _take_reinvite(self, incoming: Incoming) -> None:
         """A new offer within the call: hold, resume, a moved address. The codec stays (RFC 3261 §14.2)."""
@@ -161,17 +165,18 @@ class Call:
             incoming.reply(491)
             return
         try:
-            terms = read_description(incoming.request.body) if incoming.request.body else self.stream.terms
-            if terms.law != self.stream.terms.law:
-                raise NoCommonCodec("the codec of a running call is not changed")
+            terms = self.stream.terms
+            if incoming.request.body:
+                terms = read_description(incoming.request.body, (terms.law,))
         except (BadMessage, NoCommonCodec) as error:
             incoming.reply(488, reason=str(error)[:60])
             return
         self.dialog.retarget(incoming.request)
-        self.stream.terms = terms
+        self.stream.renegotiate(terms)
         self.session += 1
         response = self.describe(incoming.request, terms)
         incoming.respond(response)
+        self.confirm_with(response, incoming.peer)
 
     def describe(self, invite: SipRequest, terms: MediaTerms) -> SipResponse:
         """The 200 that answers *invite* with our side of *terms*."""
@@ -186,8 +191,9 @@ class Call:
         if (request.content_type or "").lower().startswith("application/dtmf-relay"):
             for line in request.text.splitlines():
                 name, _, value = line.partition("=")
-                if name.strip().lower() == "signal" and self.stream.on_key is not None and len(value.strip()) == 1:
-                    self.stream.on_key(value.strip())
+                key = value.strip().upper()
+                if name.strip().lower() == "signal" and self.stream.on_key is not None and key in tuple(DTMF_KEYS):
+                    self.stream.on_key(key)
 
     def _take_notify(self, request: SipRequest) -> None:
         if self._transfer is None or self._transfer.done():
@@ -210,12 +216,6 @@ class Call:
         if not self.ended.done():
             self.ended.set_result(end)
             log.info("call.ended", call=self.call_id, by=end.by, reason=end.reason)
-
-
-def is_for(call: Call, request: SipRequest) -> bool:
-    """Whether *request* belongs to the dialog of *call*: Call-ID and both tags."""
-    ids = identity(request)
-    return (ids.call_id, ids.to.tag or "", ids.from_.tag or "") == call.dialog.key
 
 
 def _futures(*futures: asyncio.Future[Any]) -> set[asyncio.Future[Any]]:

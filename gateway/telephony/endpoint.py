@@ -14,7 +14,15 @@ from aiosipua.headers import Via
 from aiosipua.message import SipRequest, SipResponse
 
 from gateway.telephony.errors import BadMessage
-from gateway.telephony.message import BRANCH_COOKIE, HostPort, identity, make_response, new_branch, parse_message
+from gateway.telephony.message import (
+    BRANCH_COOKIE,
+    HostPort,
+    identity,
+    make_response,
+    new_branch,
+    new_tag,
+    parse_message,
+)
 from gateway.telephony.transaction import (
     Action,
     Arm,
@@ -96,7 +104,7 @@ class Endpoint:
         sent_by: Callable[[HostPort], HostPort],
     ) -> None:
         self._send = send
-        self._call_later = call_later
+        self.call_later = call_later
         self._on_request = on_request
         self._on_ack = on_ack
         self._sent_by = sent_by
@@ -133,10 +141,14 @@ class Endpoint:
 
     def cancel(self, cancel: SipRequest, peer: HostPort, on_response: OnResponse) -> None:
         """Send a CANCEL, whose Via is its INVITE's own."""
-        key = (identity(cancel).branch, "", "CANCEL")
+        branch = identity(cancel).branch
+        key = (branch, "", "CANCEL")
         transaction = NonInviteClient(cancel)
         carrier = self._clients[key] = _Carrier(key, transaction, peer, on_response)
         self.carry_out(carrier, transaction.start())
+        invite = self._clients.get((branch, "", "INVITE"))
+        if invite is not None and isinstance(invite.transaction, InviteClient):
+            self.carry_out(invite, invite.transaction.give_up())
 
     def send_ack(self, ack: SipRequest, peer: HostPort) -> None:
         """Send the ACK to a 2xx, which has no transaction (RFC 3261 §13.2.2.4)."""
@@ -166,7 +178,7 @@ class Endpoint:
                     self._send(bytes(message), carrier.peer)
                 case Arm(timer, seconds):
                     self._disarm(carrier, timer)
-                    carrier.timers[timer] = self._call_later(seconds, lambda t=timer: self._fire(carrier, t))  # type: ignore[misc]
+                    carrier.timers[timer] = self.call_later(seconds, lambda t=timer: self._fire(carrier, t))  # type: ignore[misc]
                 case Disarm(timer):
                     self._disarm(carrier, timer)
                 case Deliver(response):
@@ -192,7 +204,10 @@ class Endpoint:
         if carrier is not None:
             transaction = carrier.transaction
             assert isinstance(transaction, InviteServer | NonInviteServer)
-            self.carry_out(carrier, transaction.receive(request))
+            if request.method == "ACK" and transaction.state == "accepted":
+                self._on_ack(request)  # with the branch of its INVITE, as some send it (RFC 6026 §7.1)
+            else:
+                self.carry_out(carrier, transaction.receive(request))
             return
         if request.method == "ACK":
             self._on_ack(request)
@@ -201,7 +216,11 @@ class Endpoint:
         server = InviteServer(request) if request.method == "INVITE" else NonInviteServer(request)
         carrier = self._servers[key] = _Carrier(key, server, peer)
         incoming = Incoming(self, carrier, request, source)
-        self._on_request(incoming)
+        try:
+            self._on_request(incoming)
+        except Exception as error:
+            incoming.reply(400 if isinstance(error, BadMessage) else 500, to_tag=new_tag())
+            raise
 
     def _take_response(self, response: SipResponse) -> None:
         ids = identity(response)

@@ -35,11 +35,11 @@ def _linear_to_alaw() -> NDArray[np.uint8]:
 
 
 def _linear_to_ulaw() -> NDArray[np.uint8]:
-    pcm = np.arange(-32768, 32768)
+    pcm = np.arange(-32768, 32768) >> 2
     sign = np.where(pcm < 0, 0x80, 0)
-    magnitude = np.minimum(np.abs(pcm), 32635) + 0x84
-    exponent = np.floor(np.log2(magnitude)).astype(int) - 7
-    mantissa = (magnitude >> (exponent + 3)) & 15
+    magnitude = np.minimum(np.abs(pcm), 8158) + 33
+    exponent = np.floor(np.log2(magnitude)).astype(int) - 5
+    mantissa = (magnitude >> (exponent + 1)) & 15
     return np.asarray(~(sign | exponent << 4 | mantissa) & 0xFF, np.uint8)
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 
 import structlog
+from aiosipua.header_codec import parse_address, stringify_uri
+from aiosipua.message import SipResponse
 
 from gateway.telephony.agent import UserAgent
 from gateway.telephony.auth import Credentials
 from gateway.telephony.call import Call
 from gateway.telephony.errors import TelephonyError
-from gateway.telephony.message import uri_text
+from gateway.telephony.message import parse_sip_uri, uri_text
 
 log = structlog.get_logger(__name__)
 REGISTER_S = 300
+_SECONDS = re.compile(r"[1-9][0-9]{0,8}")
 FIRST_RETRY_S, LONGEST_RETRY_S = 2.0, 120.0
 
 
@@ -55,11 +59,12 @@ async def keep_registered(agent: UserAgent, line: Line) -> None:
     retry = FIRST_RETRY_S
     while True:
         try:
+            contact = agent.contact(line.credentials.username, await agent.resolve(parse_sip_uri(registrar)))
             response = await agent.request(
                 "REGISTER", registrar, from_user=line.credentials.username, from_host=line.from_host or line.host,
                 to=address, credentials=line.credentials,
                 headers={
-                    "Contact": agent.contact(line.credentials.username, (line.host, line.port)),
+                    "Contact": contact,
                     "Expires": str(REGISTER_S),
                 },
             )  # fmt: skip
@@ -69,12 +74,18 @@ async def keep_registered(agent: UserAgent, line: Line) -> None:
             if response.status_code == 200:
                 log.info("line.registered", line=line.name)
                 retry = FIRST_RETRY_S
-                await asyncio.sleep(_granted(response.get_header("Expires")) * 0.8)
+                await asyncio.sleep(_granted(response, contact) * 0.8)
                 continue
             log.warning("line.unregistered", line=line.name, status=response.status_code, retry_s=retry)
         await asyncio.sleep(retry)
         retry = min(2 * retry, LONGEST_RETRY_S)
 
 
-def _granted(header: str | None) -> int:
-    return int(header) if header is not None and header.isdigit() and int(header) > 0 else REGISTER_S
+def _granted(response: SipResponse, contact: str) -> int:
+    """Seconds that *contact* is bound for: its own parameter before the Expires header (RFC 3261 §10.2.4)."""
+    ours = stringify_uri(parse_address(contact).uri)
+    own = [address.params.get("expires") for address in response.contact if stringify_uri(address.uri) == ours]
+    for text in (*own, response.get_header("Expires")):
+        if text is not None and _SECONDS.fullmatch(text):
+            return int(text)
+    return REGISTER_S

@@ -10,6 +10,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import randbits
@@ -20,8 +21,8 @@ from gateway.telephony.g711 import SILENCE
 from gateway.telephony.message import HostPort
 from gateway.telephony.playout import FRAME, Playout
 from gateway.telephony.recorder import Recorder, Recording
-from gateway.telephony.rtp import HEADER, TelephoneEvent, event_payload, parse_event, parse_rtp
-from gateway.telephony.sdp import MediaTerms
+from gateway.telephony.rtp import DTMF_KEYS, HEADER, TelephoneEvent, event_payload, parse_event, parse_rtp
+from gateway.telephony.sdp import UNSPECIFIED, MediaTerms
 
 Frames = Sequence[bytes]
 Tap = Callable[[bytes], None]
@@ -31,6 +32,7 @@ DTMF_FRAMES = 5
 DTMF_GAP_FRAMES = 3
 _RECEIVE_OCTETS = 2048
 _PER_TICK = 16
+_MOST_WAITING = 1000
 
 
 @dataclass(slots=True)
@@ -45,6 +47,7 @@ class Playing:
 @dataclass(slots=True)
 class Counters:
     sent: int = 0
+    unsent: int = 0
     received: int = 0
     malformed: int = 0
     foreign: int = 0
@@ -78,6 +81,12 @@ class MediaStream:
         """Milliseconds since the media began: the time line of the recording."""
         return self.frames_in * 20
 
+    def renegotiate(self, terms: MediaTerms) -> None:
+        """Go on under *terms*; where they move the far end, its address is to be learnt anew."""
+        if terms.remote != self.terms.remote:
+            self._source, self._latched = None, False
+        self.terms = terms
+
     def play(self, frames: Frames) -> asyncio.Future[int]:
         """Play *frames*, instead of what plays now. The future gives the number of frames sent."""
         self.stop_playing()
@@ -94,9 +103,11 @@ class MediaStream:
             playing.done.set_result(playing.cursor)
 
     def send_keys(self, keys: str) -> None:
-        """Send *keys* as RFC 4733 events, 100 ms each; they replace audio while they last."""
+        """Send *keys* as RFC 4733 events, 100 ms each; they replace audio while they last. Raises ValueError for no key."""
         if self.terms.event_type is None:
             raise BadMessage("the far end takes no telephone-events")
+        if not set(keys) <= set(DTMF_KEYS):
+            raise ValueError(f"{keys!r} are not all DTMF keys ({DTMF_KEYS})")
         for key in keys:
             self._keys += [(key, step) for step in range(1, DTMF_FRAMES + 3)]
             self._keys += [("", 0)] * DTMF_GAP_FRAMES
@@ -106,7 +117,7 @@ class MediaStream:
         for _ in range(_PER_TICK):
             try:
                 data, source = self.socket.recvfrom(_RECEIVE_OCTETS)
-            except (BlockingIOError, ConnectionRefusedError):
+            except OSError:
                 return
             if not self._from_peer((source[0], source[1])):
                 self.counters.foreign += 1
@@ -171,19 +182,22 @@ class MediaStream:
         self._sequence = (self._sequence + 1) & 0xFFFF
         second = payload_type | (0x80 if marker else 0)
         packet = HEADER.pack(0x80, second, self._sequence, timestamp, self._ssrc) + payload
-        try:
-            self.socket.sendto(packet, self._source or self.terms.remote)
-            self.counters.sent += 1
-        except (BlockingIOError, ConnectionRefusedError):
+        target = self._source or self.terms.remote
+        if target[0] in UNSPECIFIED:
             return
+        try:
+            self.socket.sendto(packet, target)
+            self.counters.sent += 1
+        except OSError:
+            self.counters.unsent += 1
 
     def _from_peer(self, source: HostPort) -> bool:
-        """Only the signalled address is heard; behind NAT the first other source, once, if the signalled one was silent."""
-        if source in (self.terms.remote, self._source):
-            self._latched = True
+        """Only the signalled address is heard; behind NAT the first other source, once, while the signalled one is silent."""
+        if source == self.terms.remote:
+            self._source, self._latched = None, True
             return True
         if self._latched:
-            return False
+            return source == self._source
         self._source, self._latched = source, True
         return True
 
@@ -237,7 +251,11 @@ class MediaEngine:
         self._free.append(port)
 
     def open(self, sock: socket.socket, terms: MediaTerms, call_id: str) -> MediaStream:
-        """Start the stream of a call, with its recording. Raises OSError when the recording cannot be written."""
+        """Start the stream of a call, with its recording. Raises OSError when the recording cannot be written.
+
+        What came before (early media) is not heard: it would delay all that follows.
+        """
+        _drain(sock)
         recorder = Recorder(self._recordings, call_id, terms.law)
         stream = MediaStream(sock, terms, recorder)
         self._streams[sock.fileno()] = stream
@@ -258,6 +276,12 @@ class MediaEngine:
             self._streams[fd].receive()
         for stream in tuple(self._streams.values()):
             stream.tick()
+
+
+def _drain(sock: socket.socket) -> None:
+    with suppress(OSError):
+        for _ in range(_MOST_WAITING):
+            sock.recv(_RECEIVE_OCTETS)
 
 
 def frames_of(octets: bytes, silence: bytes) -> tuple[bytes, ...]:

@@ -47,6 +47,8 @@ def parse_message(data: bytes) -> SipRequest | SipResponse:
     """The message in *data* with every header that RFC 3261 §8.1.1 demands. Raises BadMessage in words."""
     if len(data) > MAXIMUM_OCTETS:
         raise BadMessage(f"SIP message has {len(data)} octets, at most {MAXIMUM_OCTETS} are read")
+    if b"\r\n\r\n" not in data and b"\n\n" not in data:
+        raise BadMessage("SIP message is truncated: no empty line ends its headers")
     try:
         message = SipMessage.parse(data)
         identity(message)
@@ -72,6 +74,8 @@ def identity(message: SipMessage) -> Identity:
         raise BadMessage("SIP message lacks one of CSeq, Call-ID, From, To")
     if isinstance(message, SipRequest) and cseq.method != message.method:
         raise BadMessage(f"SIP CSeq method {cseq.method!r} is not the request's {message.method!r}")
+    if not _is_port(via[0].port):
+        raise BadMessage(f"SIP Via port {via[0].port} is no port")
     return Identity(via[0], via[0].branch or "", call_id, cseq, from_, to)
 
 
@@ -145,7 +149,13 @@ def parse_sip_uri(text: str) -> SipUri:
         raise BadMessage(f"{text!r} is not a SIP URI: {error}") from error
     if uri.scheme not in ("sip", "sips") or not uri.host:
         raise BadMessage(f"{text!r} is not a SIP URI (sip:user@host:port)")
+    if not _is_port(uri.port):
+        raise BadMessage(f"{text!r} is not a SIP URI: {uri.port} is no port")
     return uri
+
+
+def _is_port(port: int | None) -> bool:
+    return port is None or 0 < port < 65536
 
 
 def uri_text(user: str | None, host: str, port: int | None = None) -> str:

@@ -63,10 +63,10 @@ class Recorder:
 
     def finish(self) -> Recording:
         """Close, hash and name the file. Blocking: call it off the loop. Raises OSError."""
-        self._flush()
-        self._file.seek(0)
-        self._file.write(_header(self._samples))
-        self._file.close()
+        with self._file:
+            self._flush()
+            self._file.seek(0)
+            self._file.write(_header(self._samples))
         with self._part.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         path = self._folder / f"{sha256}.wav"

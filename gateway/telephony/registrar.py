@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from gateway.telephony.message import HostPort, make_response, new_tag
 
 DEFAULT_EXPIRES_S = 3600
 SHORTEST_EXPIRES_S = 30
+_SECONDS = re.compile(r"[0-9]{1,10}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Registrar:
         user = self._digest.check(request)
         if user is None or user != incoming.ids.to.uri.user:
             response = make_response(request, 401, to_tag=new_tag())
-            for challenge in self._digest.challenges(stale="Authorization" in request.headers):
+            for challenge in self._digest.challenges(stale=self._digest.stale(request)):
                 response.add_header("WWW-Authenticate", challenge)
             incoming.respond(response)
             return
@@ -77,6 +79,6 @@ class Registrar:
     @staticmethod
     def _expires(header: str | None, parameter: str | None) -> int:
         for text in (parameter, header):
-            if text is not None and text.isdigit():
+            if text is not None and _SECONDS.fullmatch(text):
                 return min(int(text), DEFAULT_EXPIRES_S)
         return DEFAULT_EXPIRES_S

@@ -113,12 +113,19 @@ class InviteClient:
         elif self.state == "completed" and status >= 300:
             yield Send(make_ack(self.request, response))
 
+    def give_up(self) -> Iterator[Action]:
+        """The INVITE was cancelled: forget it when no final response comes within 64*T1 (RFC 3261 §9.1)."""
+        if self.state in ("calling", "proceeding"):
+            yield Arm("cancelled", GIVE_UP)
+
     def fire(self, timer: str) -> Iterator[Action]:
         if timer == "A" and self.state == "calling":
             self._interval *= 2
             yield Send(self.request)
             yield Arm("A", self._interval)
-        elif timer == "B" and self.state == "calling":
+        elif (timer == "B" and self.state == "calling") or (
+            timer == "cancelled" and self.state in ("calling", "proceeding")
+        ):
             self.state = "terminated"
             yield TimedOut()
             yield Ended()

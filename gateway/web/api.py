@@ -9,7 +9,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 import structlog
 from aiohttp import web
@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gateway.consent import events as ev
 from gateway.consent.errors import Fault, OrderRefused
 from gateway.consent.order import DialplanRef, Language, OrderRequest, normalise_number
-from gateway.consent.record import Record
+from gateway.consent.record import Record, State
+from gateway.dialplan.model import Dialplan
 from gateway.engine import Engine
 from gateway.store import ledger
 from gateway.web.problems import problem, problems
@@ -38,7 +39,7 @@ class InboundSms(BaseModel):
 
     number: str = Field(alias="from", max_length=32)
     text: str = Field(max_length=LONGEST_TEXT)
-    message_id: str = Field(min_length=1, max_length=128)
+    message_id: str = Field(min_length=1, max_length=128, pattern=r"^[^\x00]*$")
 
 
 class CallRequest(BaseModel):
@@ -57,7 +58,7 @@ class WithdrawRequest(BaseModel):
 class Offered:
     """What orders may name: dialplans, and languages with a listener."""
 
-    dialplans: Mapping[str, DialplanRef]
+    dialplans: Mapping[str, Dialplan]
     languages: frozenset[Language]
 
 
@@ -120,9 +121,11 @@ class Api:
         )
 
     async def list_orders(self, request: web.Request) -> web.Response:
-        tenant = self._tenant(request)
+        tenant, state = self._tenant(request), request.query.get("state")
+        if state is not None and state not in get_args(State):
+            return problem(422, "the query does not fit", [Fault("state", f"one of {', '.join(get_args(State))}")])
         async with self._engine.database.pool.acquire() as connection:
-            rows = await ledger.list_orders(connection, tenant=tenant, state=request.query.get("state"))
+            rows = await ledger.list_orders(connection, tenant=tenant, state=state)
         return web.json_response({"orders": rows}, dumps=_dumps)
 
     async def get_order(self, request: web.Request) -> web.Response:
@@ -183,6 +186,8 @@ class Api:
                     f"there is no dialplan {asked.dialplan!r}; there are {', '.join(self._offered.dialplans)}",
                 )
             )
+        elif asked.subscriber.language not in dialplan.languages:
+            faults.append(Fault("dialplan", f"{asked.dialplan} is not for {asked.subscriber.language!r}"))
         if asked.subscriber.language not in self._offered.languages:
             listening = ", ".join(sorted(self._offered.languages))
             faults.append(
@@ -193,7 +198,7 @@ class Api:
             )
         if faults or dialplan is None:
             raise OrderRefused(faults)
-        return dialplan
+        return dialplan.ref
 
     async def _own(self, request: web.Request) -> Record:
         """The order in the path, if it is the caller's; a stranger's is as unknown as none."""
@@ -207,7 +212,7 @@ class Api:
     def _tenant(self, request: web.Request) -> str:
         """Whose key it is. Raises 401."""
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        given = hashlib.sha256(key.encode()).digest()
+        given = hashlib.sha256(key.encode(errors="surrogateescape")).digest()
         found = [tenant for known, tenant in self._keys.items() if hmac.compare_digest(known, given)]
         if scheme.lower() != "bearer" or not found:
             raise web.HTTPUnauthorized(reason="send a tenant's key as Authorization: Bearer KEY")

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from gateway.consent.errors import Fault
 from gateway.store.errors import UnknownOrder
@@ -33,7 +33,10 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        return problem(error.status, error.reason)
+        answer = problem(error.status, error.reason)
+        if hdrs.ALLOW in error.headers:
+            answer.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
+        return answer
     except json.JSONDecodeError as error:
         return problem(400, f"the body is not JSON: {error}")
     except UnicodeDecodeError:

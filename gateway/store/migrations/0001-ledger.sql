@@ -38,17 +38,19 @@ CREATE TABLE consent.events (
     body       text NOT NULL,
     hash       text NOT NULL CHECK (hash ~ '^[0-9a-f]{64}$'),
     PRIMARY KEY (order_id, seq),
-    UNIQUE (order_id, event_id)
+    UNIQUE (order_id, event_id, type, at)
 );
 
--- The promise, kept a second time: no provisioning without both proofs of the same order, spoken first, in time.
+-- The promise, kept a second time: no provisioning without both proofs of the same order, spoken first, in time. Each proof is
+-- an event of its own type and time in this order's record.
 CREATE TABLE consent.spoken_consents (
     order_id   uuid PRIMARY KEY,
     order_hash text NOT NULL,
     event_id   uuid NOT NULL,
+    type       text NOT NULL GENERATED ALWAYS AS ('consent.spoken') STORED,
     at         timestamptz NOT NULL,
     FOREIGN KEY (order_id, order_hash) REFERENCES consent.orders (order_id, order_hash),
-    FOREIGN KEY (order_id, event_id) REFERENCES consent.events (order_id, event_id),
+    FOREIGN KEY (order_id, event_id, type, at) REFERENCES consent.events (order_id, event_id, type, at),
     UNIQUE (order_id, order_hash, at)
 );
 
@@ -56,11 +58,12 @@ CREATE TABLE consent.code_replies (
     order_id   uuid PRIMARY KEY,
     order_hash text NOT NULL,
     event_id   uuid NOT NULL,
+    type       text NOT NULL GENERATED ALWAYS AS ('reply.received') STORED,
     at         timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
     CHECK (at < expires_at),
     FOREIGN KEY (order_id, order_hash) REFERENCES consent.orders (order_id, order_hash),
-    FOREIGN KEY (order_id, event_id) REFERENCES consent.events (order_id, event_id),
+    FOREIGN KEY (order_id, event_id, type, at) REFERENCES consent.events (order_id, event_id, type, at),
     UNIQUE (order_id, order_hash, at)
 );
 
@@ -159,7 +162,10 @@ BEGIN
     ) OR EXISTS (
         SELECT FROM consent.events
         WHERE order_id = NEW.order_id
-          AND type IN ('consent.denied', 'order.withdrawn', 'challenge.expired')
+          AND (
+              type IN ('consent.denied', 'order.withdrawn', 'challenge.expired')
+              OR (type = 'reply.received' AND body LIKE '%"reading":"stop"%')
+          )
     ) THEN
         RAISE EXCEPTION 'order % has ended, it cannot be confirmed', NEW.order_id USING ERRCODE = 'check_violation';
     END IF;
@@ -183,7 +189,8 @@ CREATE TRIGGER terms_are_fixed BEFORE UPDATE ON consent.orders
 GRANT USAGE ON SCHEMA consent TO consent_app;
 GRANT SELECT, INSERT ON consent.events, consent.spoken_consents, consent.code_replies, consent.confirmations,
     consent.provisioning_events, consent.inbound_messages, consent.do_not_call TO consent_app;
-GRANT SELECT, INSERT, UPDATE ON consent.orders, consent.deliveries, consent.jobs TO consent_app;
+GRANT SELECT, INSERT, UPDATE ON consent.orders, consent.jobs TO consent_app;
+GRANT SELECT, INSERT, UPDATE (state, attempts, last_status, last_error, updated_at) ON consent.deliveries TO consent_app;
 
 -- migrate: rollback
 

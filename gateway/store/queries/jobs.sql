@@ -34,5 +34,5 @@ WHERE job_id = $1 AND token = $2 AND state = 'ready' RETURNING 1;
 -- name: retry_or_hold
 UPDATE consent.jobs
 SET state = CASE WHEN $3::interval IS NULL THEN 'held' ELSE 'ready' END,
-    run_at = now() + coalesce($3, '0'), error = $4, token = NULL
+    run_at = now() + coalesce($3, '0'), error = $4, token = NULL, attempts = attempts - $5::bool::int
 WHERE job_id = $1 AND token = $2 AND state = 'ready';

@@ -3,7 +3,7 @@ INSERT INTO consent.orders (order_id, order_hash, tenant, number, state, created
 VALUES ($1, $2, $3, $4, $5, $6, $6);
 
 -- name: lock_order
-SELECT order_id FROM consent.orders WHERE order_id = $1 FOR UPDATE;
+SELECT order_id FROM consent.orders WHERE order_id = $1 FOR NO KEY UPDATE;
 
 -- name: project_order
 UPDATE consent.orders SET state = $2, gateway = $3, updated_at = $4 WHERE order_id = $1;
@@ -28,9 +28,9 @@ SELECT order_id, tenant, number, state, created_at, updated_at FROM consent.orde
 WHERE ($1::text IS NULL OR tenant = $1) AND ($2::text IS NULL OR state = $2)
 ORDER BY created_at DESC LIMIT $3;
 
--- name: newest_order_of
+-- name: orders_of
 SELECT order_id FROM consent.orders WHERE number = $1 AND state = ANY ($2::text[])
-ORDER BY created_at DESC, order_id DESC LIMIT 1;
+ORDER BY created_at DESC, order_id DESC;
 
 -- name: orders_calling_at
 SELECT order_id FROM consent.orders WHERE state = 'calling' AND gateway = $1;
@@ -57,7 +57,7 @@ FROM consent.deliveries WHERE webhook_id = $1;
 
 -- name: update_delivery
 UPDATE consent.deliveries
-SET state = $2, attempts = attempts + 1, last_status = $3, last_error = $4, updated_at = $5
+SET state = CASE state WHEN 'delivered' THEN state ELSE $2 END, attempts = attempts + 1, last_status = $3, last_error = $4, updated_at = $5
 WHERE webhook_id = $1;
 
 -- name: revive_delivery

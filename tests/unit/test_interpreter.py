@@ -1,0 +1,314 @@
+"""Running a call script: which action follows from which answer, and when a consent is granted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.consent.verdict import Verdict
+from gateway.dialplan.interpreter import (
+    Action,
+    Deny,
+    Done,
+    End,
+    Grant,
+    Heard,
+    Play,
+    Played,
+    Question,
+    Result,
+    TransferTo,
+    run,
+)
+from gateway.dialplan.model import MANDATORY, Dialplan, load_dialplans
+from gateway.resources import data_folder
+
+SCRIPT = data_folder("dialplans") / "plan-upgrade.yaml"
+SHIPPED = load_dialplans(SCRIPT.parent)["plan-upgrade"]
+VERDICTS: tuple[Verdict, ...] = ("affirm", "deny", "unclear", "noinput", "stop", "repeat", "agent")
+MOST_ACTIONS = 500
+
+
+def drive(plan: Dialplan, answer: Callable[[Action], Result]) -> list[Action]:
+    """All actions of one call, each answered by *answer*."""
+    script = run(plan)
+    actions = [next(script)]
+    while not isinstance(actions[-1], End):
+        assert len(actions) < MOST_ACTIONS, "the call never ends"
+        actions.append(script.send(answer(actions[-1])))
+    with pytest.raises(StopIteration):
+        next(script)
+    return actions
+
+
+class Callee:
+    """Answers each question by the next of its verdicts, yes when there is none; hears everything whole but *cut*."""
+
+    def __init__(
+        self, *, cut: tuple[int, str] = (0, ""), granted: bool = True, transferred: bool = True, **said: str
+    ) -> None:
+        self.said: dict[str, Iterator[str]] = {name: iter(verdicts.split()) for name, verdicts in said.items()}
+        self.cuts, self.cut = cut
+        self.granted = granted
+        self.transferred = transferred
+
+    def __call__(self, action: Action) -> Result:
+        match action:
+            case Question():
+                return Heard(next(self.said.get(action.step, iter(())), "affirm"))  # type: ignore[arg-type]
+            case Play() if action.disclosure == self.cut and self.cuts:
+                self.cuts -= 1
+                return Played(whole=False)
+            case Play():
+                return Played(whole=True)
+            case Grant():
+                return Done(self.granted)
+            case TransferTo():
+                return Done(self.transferred)
+        return Done()
+
+
+def call(**said: Any) -> list[Action]:
+    return drive(SHIPPED, Callee(**said))
+
+
+def prompts(actions: list[Action]) -> list[str]:
+    return [prompt for action in actions if isinstance(action, Play | Question) for prompt in action.prompts]
+
+
+def asked(actions: list[Action], step: str) -> list[str]:
+    return [
+        prompt
+        for action in actions
+        if isinstance(action, Question) and action.step == step
+        for prompt in action.prompts
+    ]
+
+
+def granted(actions: list[Action]) -> bool:
+    return any(isinstance(action, Grant) for action in actions)
+
+
+def denial(actions: list[Action]) -> Deny | None:
+    return next((action for action in actions if isinstance(action, Deny)), None)
+
+
+class TestTheHappyPath:
+    def test_everything_is_said_in_the_approved_order(self) -> None:
+        disclosures = ["function", "price", "billing", "start", "term", "promotion", "trial", "use", "ask", "cancel"]
+        expected = [
+            "opening", "owner", "adult", "introduction", *(f"disclosure_{term}" for term in disclosures), "consent", "thanks",
+        ]  # fmt: skip
+        assert expected == prompts(call())
+
+    def test_the_consent_is_granted_after_the_consent_question_and_before_the_thanks(self) -> None:
+        assert [Grant("consent"), Play("thanks", ("thanks",)), End("thanks", "completed", "")] == call()[-3:]
+
+    def test_it_is_granted_once(self) -> None:
+        assert 1 == sum(isinstance(action, Grant) for action in call())
+
+    def test_only_the_consent_question_can_grant(self) -> None:
+        questions = [action for action in call() if isinstance(action, Question)]
+        assert {"opening": False, "owner": False, "adult": False, "consent": True} == {
+            question.step: question.grants_consent for question in questions
+        }
+
+    def test_disclosures_cannot_be_cut_into(self) -> None:
+        assert not any(action.bargein for action in call() if isinstance(action, Play) and action.disclosure)
+
+
+class TestVerdicts:
+    @pytest.mark.parametrize(
+        ("question", "verdict", "expected_denial", "outcome"),
+        [
+            ("opening", "deny", None, "postponed"),
+            ("opening", "stop", "stop", "completed"),
+            ("opening", "agent", None, "transferred"),
+            ("owner", "deny", "ineligible", "completed"),
+            ("owner", "stop", "stop", "completed"),
+            ("owner", "agent", None, "transferred"),
+            ("adult", "deny", "ineligible", "completed"),
+            ("adult", "stop", "stop", "completed"),
+            ("adult", "agent", None, "transferred"),
+            ("consent", "deny", "refused", "completed"),
+            ("consent", "stop", "stop", "completed"),
+            ("consent", "agent", None, "transferred"),
+        ],
+    )
+    def test_each_answer_to_each_question_leads_where_the_script_says(
+        self, question: str, verdict: Verdict, expected_denial: str | None, outcome: str
+    ) -> None:
+        actions = call(**{question: verdict})
+        found = denial(actions)
+        assert (outcome, False) == (actions[-1].outcome, granted(actions))  # type: ignore[union-attr]
+        assert (None if expected_denial is None else Deny(question, expected_denial)) == found  # type: ignore[arg-type]
+
+    def test_the_denial_is_written_before_anything_is_said(self) -> None:
+        """The subscriber may hang up during the goodbye; the no must stand by then."""
+        assert [Deny("consent", "refused"), Play("refused", ("refused",))] == call(consent="deny")[-3:-1]
+
+    @pytest.mark.parametrize("verdict", ["noinput", "unclear"])
+    def test_prompts_escalate(self, verdict: str) -> None:
+        again = {"noinput": ["owner", "owner_again"], "unclear": ["owner", "owner_again", "owner_last"]}
+        actions = call(owner=" ".join([verdict] * 5))
+        assert again[verdict] == asked(actions, "owner")
+        assert End("released", "postponed", "") == actions[-1]
+
+    def test_silence_and_unclear_answers_are_counted_apart(self) -> None:
+        assert ["owner", "owner_again", "owner_again", "owner_last"] == asked(
+            call(owner="noinput unclear unclear"), "owner"
+        )
+
+    def test_a_clear_answer_after_an_unclear_one_counts(self) -> None:
+        assert granted(call(consent="unclear affirm"))
+
+    @pytest.mark.parametrize("verdict", ["unclear", "noinput"])
+    def test_twice_unclear_is_no(self, verdict: str) -> None:
+        actions = call(consent=f"{verdict} {verdict} affirm")
+        assert ["consent", "consent_again"] == asked(actions, "consent")
+        assert (Deny("consent", "unclear"), False) == (denial(actions), granted(actions))
+
+    def test_a_question_is_put_again_when_asked_for(self) -> None:
+        assert ["consent", "consent"] == asked(call(consent="repeat affirm"), "consent")
+
+    def test_asking_for_it_again_and_again_is_no_answer(self) -> None:
+        actions = call(consent="repeat repeat repeat repeat affirm")
+        assert ["consent", "consent", "consent", "consent_again"] == asked(actions, "consent")
+        assert (Deny("consent", "unclear"), False) == (denial(actions), granted(actions))
+
+    def test_a_wrong_kind_of_result_is_no_yes(self) -> None:
+        actions = drive(SHIPPED, lambda _: Done())
+        assert not granted(actions)
+
+
+class TestTransfer:
+    def test_the_call_goes_to_a_person(self) -> None:
+        assert [TransferTo("person", "agents"), End("person", "transferred", "agents")] == call(opening="agent")[-2:]
+
+    def test_where_nobody_is_free_the_callee_is_told(self) -> None:
+        assert [Play("no_person", ("no_person",)), End("no_person", "postponed", "")] == call(
+            opening="agent", transferred=False
+        )[-2:]
+
+
+class TestDisclosures:
+    @pytest.mark.parametrize("term", MANDATORY)
+    def test_one_that_was_cut_is_played_once_more(self, term: str) -> None:
+        actions = call(cut=(1, term))
+        assert 2 == prompts(actions).count(f"disclosure_{term}")
+        assert granted(actions)
+
+    @pytest.mark.parametrize("term", MANDATORY)
+    def test_one_that_was_cut_twice_ends_the_call_before_the_consent_question(self, term: str) -> None:
+        actions = call(cut=(2, term))
+        assert ([], False) == (asked(actions, "consent"), granted(actions))
+        assert Play("terms", ("goodbye_trouble",)) == actions[-2]
+        assert End("terms", "failed", f"the disclosure {term!r} could not be played whole") == actions[-1]
+
+
+class TestTheRecordRefuses:
+    def test_a_consent_that_the_record_does_not_take_is_not_thanked_for(self) -> None:
+        actions = call(granted=False)
+        assert "thanks" not in prompts(actions)
+        assert Play("consent", ("goodbye_trouble",)) == actions[-2]
+        assert "failed" == actions[-1].outcome  # type: ignore[union-attr]
+
+
+def unsafe(**changes: Any) -> Dialplan:
+    """The shipped script, broken in a way that the linter would not let pass."""
+    data = yaml.safe_load(SCRIPT.read_text(encoding="utf-8"))
+    data["steps"] |= changes
+    return Dialplan.model_validate(data)
+
+
+def consent(**changes: Any) -> dict[str, Any]:
+    return {"ask": yaml.safe_load(SCRIPT.read_text(encoding="utf-8"))["steps"]["consent"]["ask"] | changes}
+
+
+class TestBelowTheLinter:
+    """What the interpreter itself refuses, should an unsafe script ever get so far."""
+
+    @pytest.mark.parametrize("term", MANDATORY)
+    def test_the_consent_question_is_not_asked_without_every_disclosure(self, term: str) -> None:
+        others = [other for other in MANDATORY if other != term]
+        actions = drive(unsafe(terms={"disclose": {"terms": others}, "then": "consent"}), Callee())
+        assert ([], False) == (asked(actions, "consent"), granted(actions))
+        assert End("consent", "failed", "not every disclosure was heard before 'consent'") == actions[-1]
+
+    @pytest.mark.parametrize(
+        ("plan", "said"),
+        [
+            (unsafe(consent=consent(deny="consent")), "deny affirm"),
+            (unsafe(consent=consent(stop="terms")), "stop affirm"),
+            (
+                unsafe(consent=consent(nomatch={"prompts": ["consent_again"], "then": "consent"})),
+                "unclear unclear affirm",
+            ),
+            (
+                unsafe(consent=consent(noinput={"prompts": ["consent_again"], "then": "terms"})),
+                "noinput noinput affirm",
+            ),
+        ],
+    )
+    def test_the_consent_question_is_not_asked_again_after_a_no(self, plan: Dialplan, said: str) -> None:
+        actions = drive(plan, Callee(consent=said))
+        assert not granted(actions)
+        assert End("consent", "failed", "a no came before 'consent', and a no is final") == actions[-1]
+
+    def test_a_yes_that_leads_nowhere_near_consent_grants_nothing(self) -> None:
+        assert not granted(drive(unsafe(terms={"hangup": {"outcome": "postponed"}}), Callee()))
+
+
+# Mostly yes: else no call would ever get to the end.
+chance = st.sampled_from([*("affirm",) * 8, *VERDICTS])
+
+
+class TestThePromise:
+    @settings(max_examples=400)
+    @given(
+        st.lists(chance, min_size=40, max_size=40),
+        st.lists(st.sampled_from([True] * 9 + [False]), min_size=60, max_size=60),
+    )
+    def test_nothing_is_granted_without_every_disclosure_heard_whole(
+        self, verdicts: list[Verdict], wholes: list[bool]
+    ) -> None:
+        said, played = iter(verdicts), iter(wholes)
+        whole: set[str] = set()
+        last: list[tuple[Question, Verdict]] = []
+
+        def answer(action: Action) -> Result:
+            if isinstance(action, Question):
+                last.append((action, next(said, "affirm")))
+                return Heard(last[-1][1])
+            if isinstance(action, Play):
+                heard_whole = next(played, True)
+                if heard_whole and action.disclosure:
+                    whole.add(action.disclosure)
+                return Played(heard_whole)
+            if isinstance(action, Grant):
+                assert set(MANDATORY) == whole
+                question, verdict = last[-1]
+                assert ("consent", "consent", "affirm") == (action.step, question.step, verdict)
+                answered = {question.step: verdict for question, verdict in last}
+                assert {"opening": "affirm", "owner": "affirm", "adult": "affirm", "consent": "affirm"} == answered
+            return Done()
+
+        actions = drive(SHIPPED, answer)
+        assert not (granted(actions) and denial(actions))
+        assert granted(actions) == (End("thanks", "completed", "") == actions[-1])
+
+    @given(st.lists(st.sampled_from([verdict for verdict in VERDICTS if verdict != "affirm"]), max_size=20))
+    def test_without_a_yes_to_it_no_consent_is_granted(self, verdicts: list[Verdict]) -> None:
+        said = iter(verdicts)
+
+        def answer(action: Action) -> Result:
+            if isinstance(action, Question):
+                return Heard(next(said, "unclear") if action.grants_consent else "affirm")
+            return Played(whole=True) if isinstance(action, Play) else Done()
+
+        assert not granted(drive(SHIPPED, answer))

@@ -1,0 +1,495 @@
+"""The record: what follows from an event, and the promise over every history that can be thought of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import Phase, find, given, settings
+from hypothesis import strategies as st
+
+from gateway.consent import events as ev
+from gateway.consent.errors import ConsentError, ProofMismatch
+from gateway.consent.order import DialplanRef, Order, OrderRequest
+from gateway.consent.proofs import CodeReply, Confirmation, SpokenConsent
+from gateway.consent.record import (
+    CONFIRMED,
+    ENDS,
+    BlockNumber,
+    Effect,
+    ExpireChallenge,
+    IssueChallenge,
+    PlaceCall,
+    Provision,
+    Record,
+    RenderPrompts,
+    SendSms,
+    begin,
+    challenge_expiry,
+    reduce,
+    replay,
+)
+from gateway.demo.orders import sample_order
+
+START = datetime(2026, 3, 1, 9, tzinfo=UTC)
+REQUEST = OrderRequest.model_validate(sample_order("+821012345678", START.date()))
+LIMITS = ev.Limits(call_attempts=3, call_retry_s=1800, code_ttl_s=3600, code_tries=3)
+ORDER = Order(
+    order_id=str(UUID(int=1)),
+    tenant="billing",
+    subscriber=REQUEST.subscriber,
+    offer=REQUEST.offer,
+    fit=REQUEST.fit,
+    dialplan=DialplanRef(name="plan-upgrade", version=1, sha256="0" * 64),
+)
+HASH = ORDER.order_hash
+CREATED = ev.OrderCreated(order=ORDER, order_hash=HASH, call_now=True, limits=LIMITS)
+EXPIRES = START + timedelta(hours=1)
+
+
+def entry(event: ev.Event, seq: int = 1, at: datetime | None = None) -> ev.Entry:
+    """The event at its place, by default *seq* minutes after nine."""
+    moment = at or START + timedelta(minutes=seq)
+    return ev.Entry(order_id=ORDER.order_id, seq=seq, event_id=str(UUID(int=seq)), at=moment, event=event)
+
+
+def started(call_id: str = "call-1") -> ev.CallStarted:
+    return ev.CallStarted(call_id=call_id, gateway="g1", direction="outbound")
+
+
+def spoken(call_id: str = "call-1", order_hash: str = HASH) -> ev.ConsentSpoken:
+    return ev.ConsentSpoken(call_id=call_id, order_hash=order_hash)
+
+
+def denied(denial: ev.Denial = "refused", call_id: str = "call-1") -> ev.ConsentDenied:
+    return ev.ConsentDenied(call_id=call_id, denial=denial, step="consent")
+
+
+def ended(outcome: ev.CallOutcome = "completed", call_id: str = "call-1") -> ev.CallEnded:
+    return ev.CallEnded(call_id=call_id, outcome=outcome, reason="", duration_ms=60_000)
+
+
+def issued(expires_at: datetime = EXPIRES) -> ev.ChallengeIssued:
+    return ev.ChallengeIssued(challenge_id="challenge-1", nonce="n", expires_at=expires_at)
+
+
+def reply(reading: ev.Reading = "code", *, matches: bool = True) -> ev.ReplyReceived:
+    return ev.ReplyReceived(message_id="m", channel="http", reading=reading, matches=matches)
+
+
+WRONG = reply(matches=False)
+STOP = reply("stop", matches=False)
+EXPIRED = ev.ChallengeExpired(challenge_id="challenge-1")
+WITHDRAWN = ev.OrderWithdrawn(source="api", reason="changed their mind")
+ATTEMPTED = ev.DeliveryAttempted(webhook_id="w", attempt=1, status=500)
+DEAD = ev.DeliveryDead(webhook_id="w", attempts=10)
+PROVISIONED = ev.OrderProvisioned(webhook_id="w")
+
+TO_CALLING = (started(),)
+TO_SPOKEN = (*TO_CALLING, spoken())
+TO_CHALLENGED = (*TO_SPOKEN, issued(), ended())
+TO_CONFIRMED = (*TO_CHALLENGED, reply())
+WAYS: dict[str, tuple[ev.Event, ...]] = {
+    "ordered": (),
+    "calling": TO_CALLING,
+    "spoken": TO_SPOKEN,
+    "challenged": TO_CHALLENGED,
+    "confirmed": TO_CONFIRMED,
+    "provisioning": (*TO_CONFIRMED, ATTEMPTED),
+    "provisioned": (*TO_CONFIRMED, ATTEMPTED, PROVISIONED),
+    "refused": (*TO_CALLING, denied()),
+    "unclear": (*TO_CALLING, denied("unclear")),
+    "ineligible": (*TO_CALLING, denied("ineligible")),
+    "unreachable": (
+        started("a"),
+        ended("busy", "a"),
+        started("b"),
+        ended("busy", "b"),
+        started("c"),
+        ended("busy", "c"),
+    ),
+    "expired": (*TO_CHALLENGED, EXPIRED),
+    "withdrawn": (*TO_CHALLENGED, STOP),
+    "failed": (*TO_CHALLENGED, WRONG, WRONG, WRONG),
+}
+
+
+def after(*events: ev.Event, call_now: bool = True) -> Record:
+    created = CREATED.model_copy(update={"call_now": call_now})
+    return replay(entry(event, seq) for seq, event in enumerate((created, *events), 1))
+
+
+def step(record: Record, event: ev.Event, at: datetime | None = None) -> tuple[Record, tuple[Effect, ...]]:
+    return reduce(record, entry(event, 30, at))
+
+
+class TestTheBeginning:
+    def test_an_order_to_be_called_now_is_rendered_and_called(self) -> None:
+        assert (RenderPrompts(), PlaceCall(0.0)) == begin(entry(CREATED))[1]
+
+    def test_an_order_that_waits_for_a_call_is_only_rendered(self) -> None:
+        assert (RenderPrompts(),) == begin(entry(CREATED.model_copy(update={"call_now": False})))[1]
+
+    def test_no_other_event_begins_a_record(self) -> None:
+        with pytest.raises(ConsentError, match=r"begins with order\.created, not call\.started"):
+            begin(entry(started()))
+
+    def test_a_false_hash_is_refused(self) -> None:
+        with pytest.raises(ConsentError, match="is not that of its terms"):
+            begin(entry(CREATED.model_copy(update={"order_hash": "f" * 64})))
+
+    def test_there_is_no_record_without_events(self) -> None:
+        with pytest.raises(ConsentError, match="without events"):
+            replay([])
+
+
+@pytest.mark.parametrize(("state", "way"), WAYS.items())
+def test_every_state_is_reached(state: str, way: tuple[ev.Event, ...]) -> None:
+    assert state == after(*way).state
+
+
+class TestCalls:
+    def test_a_call_is_counted_and_claims_the_record(self) -> None:
+        record, effects = step(after(), started())
+        assert (1, "call-1", "g1", "calling", ()) == (
+            record.calls,
+            record.call_id,
+            record.gateway,
+            record.state,
+            effects,
+        )
+
+    def test_a_second_call_at_the_same_time_does_not_claim_it(self) -> None:
+        assert "call-1" == step(after(*TO_CALLING), started("call-2"))[0].call_id
+
+    def test_an_unanswered_call_is_made_again_later(self) -> None:
+        record, effects = step(after(*TO_CALLING), ended("no_answer"))
+        assert ("ordered", (PlaceCall(1800),)) == (record.state, effects)
+
+    def test_after_the_last_attempt_the_subscriber_is_unreachable(self) -> None:
+        record, effects = step(after(*WAYS["unreachable"][:-1]), ended("busy", "c"))
+        assert ("unreachable", ()) == (record.state, effects)
+
+    def test_an_order_for_an_inbound_call_waits_for_the_next(self) -> None:
+        record, effects = step(after(*TO_CALLING, call_now=False), ended("hung_up"))
+        assert ("ordered", (), True) == (record.state, effects, record.may_be_called)
+
+    def test_the_end_of_another_call_says_nothing(self) -> None:
+        record = after(*TO_CALLING)
+        assert (record, ()) == step(record, ended(call_id="call-9"))
+
+    def test_a_call_that_a_person_took_ends_the_order_here(self) -> None:
+        assert "failed" == step(after(*TO_CALLING), ended("transferred"))[0].state
+
+    def test_the_end_of_the_call_does_not_undo_the_consent(self) -> None:
+        record = after(*TO_SPOKEN)
+        assert (record, ()) == step(record, ended())
+
+
+class TestConsent:
+    def test_it_issues_a_challenge(self) -> None:
+        record, effects = step(after(*TO_CALLING), spoken())
+        assert ("spoken", (IssueChallenge(),)) == (record.state, effects)
+        assert SpokenConsent(ORDER.order_id, HASH, "call-1", str(UUID(int=30)), entry(spoken(), 30).at) == record.spoken
+
+    @pytest.mark.parametrize("event", [spoken(call_id="call-9"), spoken(order_hash="f" * 64)])
+    def test_of_another_call_or_other_terms_is_nothing(self, event: ev.ConsentSpoken) -> None:
+        record = after(*TO_CALLING)
+        assert (record, ()) == step(record, event)
+
+    @pytest.mark.parametrize("state", sorted(set(WAYS) - {"calling"}))
+    def test_out_of_a_call_is_nothing(self, state: str) -> None:
+        record = after(*WAYS[state])
+        assert (record, ()) == step(record, spoken())
+
+    @pytest.mark.parametrize(
+        ("expected", "denial"),
+        [("refused", "refused"), ("unclear", "unclear"), ("ineligible", "ineligible"), ("refused", "stop")],
+    )
+    def test_a_denial_ends_the_order(self, expected: str, denial: ev.Denial) -> None:
+        assert expected == step(after(*TO_CALLING), denied(denial))[0].state
+
+    def test_only_stop_puts_the_number_on_the_do_not_call_list(self) -> None:
+        found = {
+            denial: step(after(*TO_CALLING), denied(denial))[1]
+            for denial in ("refused", "unclear", "ineligible", "stop")
+        }
+        assert {"refused": (), "unclear": (), "ineligible": (), "stop": (BlockNumber(),)} == found
+
+    @pytest.mark.parametrize("state", ["ordered", "calling", "spoken", "challenged"])
+    def test_a_denial_that_comes_late_or_from_an_earlier_call_still_counts(self, state: str) -> None:
+        assert "refused" == step(after(*WAYS[state]), denied(call_id="call-0"))[0].state
+
+
+class TestTheChallenge:
+    def test_it_is_sent_and_given_an_end(self) -> None:
+        record, effects = step(after(*TO_SPOKEN), issued())
+        assert (SendSms("challenge"), ExpireChallenge("challenge-1", EXPIRES)) == effects
+        assert record.challenge is not None
+        assert 3 == record.challenge.tries_left
+
+    def test_there_is_one_to_an_order(self) -> None:
+        record = after(*TO_CHALLENGED)
+        assert (record, ()) == step(record, ev.ChallengeIssued(challenge_id="2", nonce="x", expires_at=EXPIRES))
+
+    def test_it_lives_as_long_as_the_order_was_promised(self) -> None:
+        assert EXPIRES == challenge_expiry(after(*TO_SPOKEN), START)
+
+    def test_the_right_code_confirms(self) -> None:
+        record, effects = step(after(*TO_CHALLENGED), reply())
+        assert record.confirmation is not None
+        assert ("confirmed", (Provision(record.confirmation),)) == (record.state, effects)
+
+    def test_a_wrong_code_tells_how_many_tries_are_left(self) -> None:
+        record, first = step(after(*TO_CHALLENGED), WRONG)
+        record, second = step(record, WRONG)
+        record, third = step(record, WRONG)
+        assert (SendSms("wrong_code", 2),) == first
+        assert (SendSms("wrong_code", 1),) == second
+        assert ((SendSms("too_many_tries"),), "failed") == (third, record.state)
+
+    def test_the_right_code_after_too_many_wrong_ones_is_nothing(self) -> None:
+        record = after(*WAYS["failed"])
+        assert (record, ()) == step(record, reply())
+
+    def test_an_unreadable_reply_costs_a_try(self) -> None:
+        assert (SendSms("wrong_code", 2),) == step(after(*TO_CHALLENGED), reply("unreadable", matches=False))[1]
+
+    @pytest.mark.parametrize("reading", ["unreadable", "stop"])
+    def test_only_a_code_confirms_even_when_said_to_match(self, reading: ev.Reading) -> None:
+        assert "confirmed" != step(after(*TO_CHALLENGED), reply(reading, matches=True))[0].state
+
+    @pytest.mark.parametrize(
+        ("expected", "late"), [("confirmed", -1), ("expired", 0), ("expired", 1)], ids=["before", "at", "after"]
+    )
+    def test_the_right_code_is_too_late_at_the_moment_of_expiry(self, expected: str, late: int) -> None:
+        at = EXPIRES + timedelta(microseconds=late)
+        assert expected == step(after(*TO_CHALLENGED), reply(), at)[0].state
+
+    def test_a_late_reply_is_told_so(self) -> None:
+        assert (SendSms("late_reply"),) == step(after(*WAYS["expired"]), reply())[1]
+
+    def test_no_reply_in_time_ends_the_order(self) -> None:
+        record, effects = step(after(*TO_CHALLENGED), EXPIRED)
+        assert ("expired", ()) == (record.state, effects)
+
+    def test_the_end_of_another_challenge_says_nothing(self) -> None:
+        record = after(*TO_CHALLENGED)
+        assert (record, ()) == step(record, ev.ChallengeExpired(challenge_id="other"))
+
+    def test_a_code_before_the_challenge_is_nothing(self) -> None:
+        record = after(*TO_SPOKEN)
+        assert (record, ()) == step(record, reply())
+
+
+class TestTheWayOut:
+    @pytest.mark.parametrize("state", ["ordered", "calling", "spoken", "challenged"])
+    def test_a_withdrawal_ends_an_open_order(self, state: str) -> None:
+        record, effects = step(after(*WAYS[state]), WITHDRAWN)
+        assert ("withdrawn", "changed their mind", ()) == (record.state, record.reason, effects)
+
+    @pytest.mark.parametrize("state", ["ordered", "calling", "spoken", "challenged"])
+    def test_a_stop_word_ends_an_open_order_and_is_answered(self, state: str) -> None:
+        record, effects = step(after(*WAYS[state]), STOP)
+        assert ("withdrawn", (SendSms("stopped"),)) == (record.state, effects)
+
+    @pytest.mark.parametrize("state", sorted(CONFIRMED))
+    @pytest.mark.parametrize("event", [WITHDRAWN, STOP, denied(), EXPIRED], ids=lambda event: event.type)
+    def test_after_the_confirmation_nothing_is_taken_back_here(self, state: str, event: ev.Event) -> None:
+        record = after(*WAYS[state])
+        assert (record, ()) == step(record, event)
+
+
+class TestDelivery:
+    def test_the_first_attempt_begins_the_provisioning(self) -> None:
+        assert "provisioning" == step(after(*TO_CONFIRMED), ATTEMPTED)[0].state
+
+    def test_the_subscriber_is_told_of_success(self) -> None:
+        record, effects = step(after(*WAYS["provisioning"]), PROVISIONED)
+        assert ("provisioned", (SendSms("provisioned"),)) == (record.state, effects)
+
+    def test_success_is_told_once(self) -> None:
+        record = after(*WAYS["provisioned"])
+        assert (record, ()) == step(record, PROVISIONED)
+
+    def test_a_dead_delivery_is_not_an_end(self) -> None:
+        record, _ = step(after(*WAYS["provisioning"]), DEAD)
+        assert ("provisioning", "webhook undelivered after 10 attempts") == (record.state, record.reason)
+        assert ("provisioned", "") == (step(record, PROVISIONED)[0].state, step(record, PROVISIONED)[0].reason)
+
+    @pytest.mark.parametrize("state", sorted(set(WAYS) - {"confirmed", "provisioning"}))
+    def test_nothing_is_provisioned_without_a_confirmation(self, state: str) -> None:
+        record = after(*WAYS[state])
+        assert (record, ()) == step(record, PROVISIONED)
+
+
+SPOKEN = SpokenConsent(ORDER.order_id, HASH, "call-1", "e-1", START)
+REPLIED = CodeReply(ORDER.order_id, HASH, "challenge-1", "e-2", START + timedelta(minutes=1), EXPIRES)
+
+
+class TestTheTypes:
+    def test_both_proofs_of_one_order_make_a_confirmation(self) -> None:
+        confirmation = Confirmation(SPOKEN, REPLIED)
+        assert (ORDER.order_id, HASH) == (confirmation.order_id, confirmation.order_hash)
+
+    @pytest.mark.parametrize("other", [{"order_hash": "f" * 64}, {"order_id": "other"}])
+    def test_proofs_of_two_orders_are_refused(self, other: dict[str, Any]) -> None:
+        with pytest.raises(ProofMismatch, match="proofs of two orders"):
+            Confirmation(SPOKEN, replace(REPLIED, **other))
+
+    @pytest.mark.parametrize("seconds", [0, 60])
+    def test_a_reply_that_does_not_follow_the_consent_is_refused(self, seconds: int) -> None:
+        early = replace(SPOKEN, at=REPLIED.at + timedelta(seconds=seconds))
+        with pytest.raises(ProofMismatch, match="does not follow the consent"):
+            Confirmation(early, REPLIED)
+
+    @pytest.mark.parametrize("seconds", [0, 1])
+    def test_a_reply_at_or_after_the_expiry_is_no_proof(self, seconds: int) -> None:
+        with pytest.raises(ProofMismatch, match="it expired at"):
+            replace(REPLIED, at=EXPIRES + timedelta(seconds=seconds))
+
+    def test_the_webhook_cannot_be_fired_without_a_confirmation(self) -> None:
+        with pytest.raises(TypeError, match="confirmation"):
+            Provision()  # type: ignore[call-arg]
+
+
+calls = st.sampled_from(["call-1", "call-2"])
+hashes = st.sampled_from([HASH, HASH, HASH, "f" * 64])
+anything: st.SearchStrategy[ev.Event] = st.one_of(
+    st.builds(started, calls),
+    st.builds(spoken, calls, hashes),
+    st.builds(spoken, calls, hashes),
+    st.builds(denied, st.sampled_from(["refused", "unclear", "ineligible", "stop"]), calls),
+    st.builds(ended, st.sampled_from(["completed", "busy", "transferred", "lost"]), calls),
+    st.builds(issued, st.integers(0, 120).map(lambda minutes: START + timedelta(minutes=minutes))),
+    st.builds(reply, st.sampled_from(["code", "code", "code", "unreadable", "stop"]), matches=st.booleans()),
+    st.sampled_from([EXPIRED, WITHDRAWN, ATTEMPTED, DEAD, PROVISIONED, CREATED]),
+    st.sampled_from([ev.ReplyRepeated(message_id="m"), ev.ChallengeExpired(challenge_id="other")]),
+)
+# Good histories with things put in, left out, doubled and turned round: pure chance hardly ever gets past the challenge.
+disturbed = st.builds(
+    lambda good, extra, order: [
+        event for _, event in sorted(zip(order, [*good, *extra], strict=False), key=lambda p: p[0])
+    ],
+    st.sampled_from([*WAYS.values(), TO_CONFIRMED + TO_CONFIRMED]),
+    st.lists(anything, max_size=8),
+    st.lists(st.floats(0, 1), min_size=22, max_size=22),
+)
+inserted = st.builds(
+    lambda good, at, extra: [*good[:at], *extra, *good[at:]],
+    st.sampled_from([TO_CONFIRMED, (*TO_CONFIRMED, ATTEMPTED, PROVISIONED), TO_CONFIRMED + TO_CONFIRMED]),
+    st.integers(0, 8),
+    st.lists(anything, max_size=4),
+)
+histories = st.one_of(st.lists(anything, max_size=60), disturbed, inserted)
+waits = st.lists(st.integers(1, 3_000_000_000), min_size=70, max_size=70)
+
+
+def live(events: list[ev.Event], waits_us: list[int]) -> list[tuple[ev.Entry, Record, tuple[Effect, ...]]]:
+    """The whole history, as the engine would write it: each entry with the record and the effects after it."""
+    at = START
+    record, effects = begin(entry(CREATED, 1, at))
+    lived = [(entry(CREATED, 1, at), record, effects)]
+    for seq, event in enumerate(events, 2):
+        at += timedelta(microseconds=waits_us[seq])
+        now = entry(event, seq, at)
+        record, effects = reduce(record, now)
+        lived.append((now, record, effects))
+    return lived
+
+
+def ends_an_order(event: ev.Event, challenge_id: str) -> bool:
+    match event:
+        case ev.ConsentDenied() | ev.OrderWithdrawn() | ev.ReplyReceived(reading="stop"):
+            return True
+        case ev.ChallengeExpired():
+            return event.challenge_id == challenge_id
+    return False
+
+
+SEEK = settings(phases=[Phase.generate], max_examples=5000)
+
+
+class TestThePromise:
+    """DESIGN §1, over random histories: duplicated, reordered, late, of two calls, with false hashes."""
+
+    @settings(max_examples=500)
+    @given(histories, waits)
+    def test_the_webhook_fires_only_with_both_proofs(self, events: list[ev.Event], waits_us: list[int]) -> None:
+        lived = live(events, waits_us)
+        for place, (now, record, effects) in enumerate(lived):
+            for effect in effects:
+                if not isinstance(effect, Provision):
+                    continue
+                proof = effect.confirmation
+                past = [earlier for earlier, _, _ in lived[:place]]
+                said = next(e for e in past if e.event_id == proof.spoken.event_id)
+                assert isinstance(said.event, ev.ConsentSpoken)
+                assert HASH == said.event.order_hash == proof.order_hash == proof.reply.order_hash == record.order_hash
+                assert now.event_id == proof.reply.event_id
+                assert isinstance(now.event, ev.ReplyReceived)
+                assert now.event.reading == "code"
+                assert now.event.matches
+                assert said.at < now.at < proof.reply.expires_at
+                challenge = next(e.event for e in past if isinstance(e.event, ev.ChallengeIssued) and e.seq > said.seq)
+                assert (challenge.challenge_id, challenge.expires_at) == (
+                    proof.reply.challenge_id,
+                    proof.reply.expires_at,
+                )
+
+    @settings(max_examples=500)
+    @given(histories, waits)
+    def test_no_webhook_after_a_no(self, events: list[ev.Event], waits_us: list[int]) -> None:
+        lived = live(events, waits_us)
+        for place, (_, record, effects) in enumerate(lived):
+            if any(isinstance(effect, Provision) for effect in effects):
+                assert record.challenge is not None
+                challenge_id = record.challenge.challenge_id
+                issued_at = next(n for n, (e, _, _) in enumerate(lived) if isinstance(e.event, ev.ChallengeIssued))
+                for number, (earlier, _, _) in enumerate(lived[:place]):
+                    was_expiry = isinstance(earlier.event, ev.ChallengeExpired)
+                    assert (was_expiry and number < issued_at) or not ends_an_order(earlier.event, challenge_id)
+
+    @settings(max_examples=250)
+    @given(histories, waits)
+    def test_the_webhook_fires_once(self, events: list[ev.Event], waits_us: list[int]) -> None:
+        fired = [
+            effect for _, _, effects in live(events, waits_us) for effect in effects if isinstance(effect, Provision)
+        ]
+        assert len(fired) <= 1
+
+    @settings(max_examples=250)
+    @given(histories, waits)
+    def test_ends_are_final(self, events: list[ev.Event], waits_us: list[int]) -> None:
+        lived = live(events, waits_us)
+        for (_, before, _), (_, record, effects) in pairwise(lived):
+            if before.state in ENDS:
+                assert before == record
+                assert set(effects) <= {SendSms("late_reply")}
+
+    @settings(max_examples=250)
+    @given(histories, waits)
+    def test_a_confirmed_record_never_loses_its_confirmation(self, events: list[ev.Event], waits_us: list[int]) -> None:
+        lived = live(events, waits_us)
+        for (_, before, _), (_, record, _) in pairwise(lived):
+            assert before.confirmation in (None, record.confirmation)
+            assert (record.confirmation is not None) is (record.state in CONFIRMED)
+
+    @given(histories, waits)
+    def test_a_replay_finds_the_same_record(self, events: list[ev.Event], waits_us: list[int]) -> None:
+        lived = live(events, waits_us)
+        stored = [ev.Entry.model_validate_json(now.model_dump_json()) for now, _, _ in lived]
+        assert lived[-1][1] == replay(stored)
+
+    def test_the_random_histories_do_reach_the_webhook_and_the_ends(self) -> None:
+        """Properties over histories that never get so far would prove nothing."""
+        for state in ("confirmed", "withdrawn", "expired"):
+            find(
+                st.tuples(histories, waits),
+                lambda drawn, state=state: state == live(*drawn)[-1][1].state,
+                settings=SEEK,
+            )

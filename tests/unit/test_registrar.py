@@ -1,0 +1,167 @@
+"""Registrations (RFC 3261 §10.3) over the fake wire, with the gateway's own client side of the digest."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from aiosipua.message import SipRequest, SipResponse
+from sip_bench import Bench, request
+
+from gateway.telephony.auth import NONCE_TTL_S, Credentials, DigestServer, authorize
+from gateway.telephony.registrar import DEFAULT_EXPIRES_S, SHORTEST_EXPIRES_S, Registrar
+
+ALICE = Credentials("100", "secret")
+PHONE = ("198.51.100.7", 31337)
+
+
+class Phone:
+    """A registrar on a bench, and a phone that registers there."""
+
+    def __init__(self) -> None:
+        self.bench = Bench(self._take)
+        self.now = 1_000_000.0
+        self.registrar = Registrar(
+            DigestServer("gateway", {"100": "secret", "200": "other"}, lambda: self.now), lambda: self.now
+        )
+        self._numbers = itertools.count(1)
+
+    def _take(self, incoming: object) -> None:
+        self.registrar.take(incoming)  # type: ignore[arg-type]
+
+    def send(self, register: SipRequest) -> SipResponse:
+        self.bench.take(register, PHONE)
+        answer = self.bench.wire.last
+        assert isinstance(answer, SipResponse)
+        return answer
+
+    def make(self, headers: dict[str, str] | None = None) -> SipRequest:
+        number = next(self._numbers)
+        made = request("REGISTER", branch=f"z9hG4bK-{number}", via_params=";rport", seq=number)
+        for name, value in (headers or {}).items():
+            made.remove_header(name)
+            if value:
+                made.set_header(name, value)
+        return made
+
+    def register(self, headers: dict[str, str] | None = None, credentials: Credentials = ALICE) -> SipResponse:
+        """The answer to a REGISTER that was challenged and came again with *credentials*."""
+        challenge = self.send(self.make(headers))
+        again = self.make(headers)
+        assert authorize(again, challenge, credentials)
+        return self.send(again)
+
+
+@pytest.fixture
+def phone() -> Phone:
+    return Phone()
+
+
+class TestAuthentication:
+    """RFC 3261 §22."""
+
+    def test_a_stranger_is_challenged_with_both_algorithms(self, phone: Phone) -> None:
+        answer = phone.send(phone.make())
+        assert 401 == answer.status_code
+        assert 2 == len(answer.get_header_values("WWW-Authenticate"))
+        assert phone.registrar.find("100") is None
+
+    def test_the_right_password_registers(self, phone: Phone) -> None:
+        assert 200 == phone.register().status_code
+        assert phone.registrar.find("100") is not None
+
+    def test_a_wrong_password_is_challenged_again_and_not_called_stale(self, phone: Phone) -> None:
+        answer = phone.register(credentials=Credentials("100", "wrong"))
+        assert 401 == answer.status_code
+        assert not any("stale" in value for value in answer.get_header_values("WWW-Authenticate"))
+
+    def test_an_old_nonce_is_called_stale(self, phone: Phone) -> None:
+        challenge = phone.send(phone.make())
+        phone.now += NONCE_TTL_S + 1
+        again = phone.make()
+        assert authorize(again, challenge, ALICE)
+        answer = phone.send(again)
+        assert 401 == answer.status_code
+        assert all("stale=true" in value for value in answer.get_header_values("WWW-Authenticate"))
+
+    def test_a_user_registers_nobody_but_himself(self, phone: Phone) -> None:
+        assert 401 == phone.register(credentials=Credentials("200", "other")).status_code
+        assert phone.registrar.find("100") is None
+        assert phone.registrar.find("200") is None
+
+
+class TestBindings:
+    """RFC 3261 §10.3."""
+
+    def test_a_binding_knows_the_contact_and_the_source(self, phone: Phone) -> None:
+        phone.register({"Contact": "<sip:100@192.168.0.7:5062;transport=udp>"})
+        binding = phone.registrar.find("100")
+        assert binding is not None
+        assert ("100", "sip:100@192.168.0.7:5062;transport=udp", PHONE) == (
+            binding.user,
+            binding.contact,
+            binding.source,
+        )
+
+    def test_a_binding_is_found_by_its_source(self, phone: Phone) -> None:
+        phone.register()
+        assert phone.registrar.find("100") == phone.registrar.at(PHONE)
+        assert phone.registrar.at((PHONE[0], PHONE[1] + 1)) is None
+
+    @pytest.mark.parametrize(
+        ("headers", "granted"),
+        [
+            ({"Expires": "600"}, 600),
+            ({"Contact": "<sip:100@h>;expires=90", "Expires": "600"}, 90),
+            ({}, DEFAULT_EXPIRES_S),
+            ({"Expires": "999999999"}, DEFAULT_EXPIRES_S),
+            ({"Expires": "soon"}, DEFAULT_EXPIRES_S),
+            ({"Expires": "²"}, DEFAULT_EXPIRES_S),
+            ({"Expires": "9" * 5000}, DEFAULT_EXPIRES_S),
+            ({"Expires": str(SHORTEST_EXPIRES_S)}, SHORTEST_EXPIRES_S),
+        ],
+    )
+    def test_the_time_granted_is_told_in_the_contact(self, phone: Phone, headers: dict[str, str], granted: int) -> None:
+        answer = phone.register(headers)
+        assert [str(granted)] == [contact.params["expires"] for contact in answer.contact]
+
+    def test_a_time_too_short_is_refused_with_the_shortest(self, phone: Phone) -> None:
+        answer = phone.register({"Expires": str(SHORTEST_EXPIRES_S - 1)})
+        assert (423, str(SHORTEST_EXPIRES_S)) == (answer.status_code, answer.get_header("Min-Expires"))
+        assert phone.registrar.find("100") is None
+
+    def test_a_binding_ends_with_its_time(self, phone: Phone) -> None:
+        phone.register({"Expires": "60"})
+        phone.now += 59
+        assert phone.registrar.find("100") is not None
+        phone.now += 1
+        assert phone.registrar.find("100") is None
+        assert phone.registrar.at(PHONE) is None
+
+    def test_a_refresh_begins_the_time_anew(self, phone: Phone) -> None:
+        phone.register({"Expires": "60"})
+        phone.now += 50
+        phone.register({"Expires": "60"})
+        phone.now += 50
+        assert phone.registrar.find("100") is not None
+
+    @pytest.mark.parametrize(
+        "headers", [{"Contact": "*", "Expires": "0"}, {"Contact": "<sip:100@h>;expires=0"}, {"Expires": "0"}]
+    )
+    def test_a_binding_is_removed(self, phone: Phone, headers: dict[str, str]) -> None:
+        phone.register()
+        answer = phone.register(headers)
+        assert (200, []) == (answer.status_code, answer.contact)
+        assert phone.registrar.find("100") is None
+
+    def test_without_a_contact_the_binding_is_only_asked_for(self, phone: Phone) -> None:
+        phone.register({"Expires": "60"})
+        phone.now += 20
+        answer = phone.register({"Contact": ""})
+        assert ["40"] == [contact.params["expires"] for contact in answer.contact]
+
+    def test_the_new_phone_of_a_user_replaces_the_old_one(self, phone: Phone) -> None:
+        phone.register({"Contact": "<sip:100@old>"})
+        phone.register({"Contact": "<sip:100@new>"})
+        binding = phone.registrar.find("100")
+        assert "sip:100@new" == (binding.contact if binding else None)
