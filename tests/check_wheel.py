@@ -11,7 +11,9 @@ ROOT = Path(__file__).parent.parent
 
 def missing(wheel: Path) -> list[str]:
     """Data files of the checkout that *wheel* lacks."""
-    wanted = [f"gateway/data/{path.relative_to(ROOT)}" for folder in ("prompts", "dialplans") for path in _files(folder)]
+    wanted = [
+        f"gateway/data/{path.relative_to(ROOT)}" for folder in ("prompts", "dialplans") for path in _files(folder)
+    ]
     wanted += [str(path.relative_to(ROOT)) for folder in ("store", "demo") for path in _files(f"gateway/{folder}")]
     carried = set(zipfile.ZipFile(wheel).namelist())
     return [name for name in wanted if name not in carried]

@@ -20,7 +20,7 @@ from gateway.store.postgres import EmbeddedPostgres, Endpoint
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Endpoint]:
     """The embedded server, in memory where there is room: root never runs it, so its folder must be passable."""
-    shm = Path("/dev/shm")  # noqa: S108 - a scratch folder of our own is made in it
+    shm = Path("/dev/shm")
     roomy = shm.is_dir() and os.access(shm, os.W_OK) and shutil.disk_usage(shm).free > 500_000_000
     folder = Path(tempfile.mkdtemp(prefix="consent-test-", dir=shm if roomy else None))
     folder.chmod(0o755)

@@ -14,7 +14,7 @@ from aiosipua.header_codec import parse_address, stringify_uri
 from aiosipua.headers import Address, SipUri
 from aiosipua.message import SipRequest, SipResponse
 
-from gateway.telephony.auth import Credentials, authorize
+from gateway.telephony.auth import Credentials
 from gateway.telephony.call import Call
 from gateway.telephony.dialog import client_dialog, server_dialog
 from gateway.telephony.endpoint import Endpoint, Incoming
@@ -25,13 +25,13 @@ from gateway.telephony.message import (
     HostPort,
     Identity,
     identity,
-    make_cancel,
     make_request,
     make_response,
     new_tag,
     parse_sip_uri,
     uri_text,
 )
+from gateway.telephony.outgoing import Outgoing, next_hop
 from gateway.telephony.registrar import Registrar
 from gateway.telephony.sdp import MediaTerms, make_offer, read_description
 
@@ -109,6 +109,7 @@ class UserAgent:
         self.endpoint = Endpoint(
             self._send, self._call_later, self._on_request, self._on_ack, lambda peer: (self.host(peer), self.port)
         )
+        self._outgoing = Outgoing(self.endpoint, self.resolve, self._spawn)
 
     @property
     def port(self) -> int:
@@ -191,12 +192,12 @@ class UserAgent:
         for name, value in (headers or {}).items():
             request.set_header(name, value)
         request.body = body
-        return await self._with_credentials(request, peer, credentials)
+        return await self._outgoing.request(request, peer, credentials)
 
     async def answer(self, invitation: Invitation, call_id: str) -> Call:
         invite, source = invitation.incoming.request, invitation.incoming.source
         dialog = server_dialog(invite, invitation.tag)
-        peer = await self.resolve(parse_sip_uri(_next_hop(dialog.route_set, dialog.remote_target)))
+        peer = await self.resolve(parse_sip_uri(next_hop(dialog)))
         if invitation.cancelled.is_set():
             raise CallFailed(487, "the caller gave up")
         try:
@@ -259,19 +260,15 @@ class UserAgent:
         invite.set_header("Content-Type", "application/sdp")
         invite.body = make_offer((host, sock.getsockname()[1]), 1)
         made: list[Call] = []
-        sent, response = await self._invite(invite, peer, ring_s, made)
-        if response.status_code in (401, 407) and credentials is not None:
-            again = _next_attempt(invite)
-            if authorize(again, response, credentials):
-                sent, response = await self._invite(again, peer, ring_s, made)
+        sent, response = await self._outgoing.invite(invite, peer, ring_s, credentials, made)
         if response.status_code >= 300:
             raise CallFailed(response.status_code, response.reason_phrase)
         try:
             dialog = client_dialog(sent, response)
-            dialog_peer = await self.resolve(parse_sip_uri(_next_hop(dialog.route_set, dialog.remote_target)))
+            dialog_peer = await self.resolve(parse_sip_uri(next_hop(dialog)))
             stream = self._open(sock, read_description(response.body), call_id)
         except BaseException as error:
-            self._end_unwanted(sent, response)
+            self._outgoing.end_unwanted(sent, response)
             if isinstance(error, BadMessage | NoCommonCodec):
                 raise CallFailed(488, str(error)) from error
             raise
@@ -291,88 +288,6 @@ class UserAgent:
             return self._engine.open(sock, terms, call_id)
         except OSError as error:
             raise CallFailed(500, f"the call cannot be recorded: {error.strerror}") from error
-
-    async def _invite(
-        self, invite: SipRequest, peer: HostPort, ring_s: float, made: list[Call]
-    ) -> tuple[SipRequest, SipResponse]:
-        """Send *invite* and wait for its final response; CANCEL after *ring_s* or when the caller of this is cancelled,
-        though not before something was heard of it (RFC 3261 §9.1).
-        """
-        final: asyncio.Future[SipResponse] = asyncio.get_running_loop().create_future()
-        provisional = abandoned = False
-
-        def cancel() -> None:
-            self.endpoint.cancel(make_cancel(sent), peer, lambda _: None)
-
-        def on_response(response: SipResponse | None) -> None:
-            nonlocal provisional
-            if response is None:
-                if not final.done() and not abandoned:
-                    final.set_exception(CallFailed(408, "no answer to our INVITE"))
-            elif response.status_code < 200:
-                if abandoned and not provisional:
-                    cancel()
-                provisional = True
-            elif abandoned and response.status_code < 300:
-                self._end_unwanted(sent, response)
-            elif not final.done():
-                final.set_result(response)
-            elif made:
-                made[0].on_2xx_again()
-
-        sent = self.endpoint.request(invite, peer, on_response)
-        try:
-            async with asyncio.timeout(ring_s):
-                return sent, await asyncio.shield(final)
-        except (TimeoutError, asyncio.CancelledError) as error:
-            abandoned = True
-            if final.done() and not final.exception() and final.result().status_code < 300:
-                self._end_unwanted(sent, final.result())
-            elif provisional:
-                cancel()
-            if isinstance(error, TimeoutError):
-                raise CallFailed(487, f"not answered within {ring_s:.0f} s") from error
-            raise
-
-    def _end_unwanted(self, invite: SipRequest, response: SipResponse) -> None:
-        """A 2xx that crossed our CANCEL or cannot be used: acknowledge it and hang up at once (RFC 3261 §9.1)."""
-        try:
-            dialog = client_dialog(invite, response)
-            target = parse_sip_uri(_next_hop(dialog.route_set, dialog.remote_target))
-        except BadMessage as error:
-            log.warning("sip.unwanted_2xx", error=str(error))
-            return
-
-        async def end() -> None:
-            peer = await self.resolve(target)
-            self.endpoint.send_ack(dialog.request("ACK", identity(invite).cseq.seq), peer)
-            self.endpoint.request(dialog.request("BYE"), peer, lambda _: None)
-
-        self._spawn(end())
-
-    async def _with_credentials(
-        self, request: SipRequest, peer: HostPort, credentials: Credentials | None
-    ) -> SipResponse:
-        response = await self._final_response(request, peer)
-        if response.status_code in (401, 407) and credentials is not None:
-            again = _next_attempt(request)
-            if authorize(again, response, credentials):
-                response = await self._final_response(again, peer)
-        return response
-
-    async def _final_response(self, request: SipRequest, peer: HostPort) -> SipResponse:
-        final: asyncio.Future[SipResponse] = asyncio.get_running_loop().create_future()
-
-        def on_response(response: SipResponse | None) -> None:
-            if final.done():
-                return
-            if response is None:
-                final.set_exception(CallFailed(408, f"no answer to our {request.method}"))
-            elif response.status_code >= 200:
-                final.set_result(response)
-
-        self.endpoint.request(request, peer, on_response)
-        return await final
 
     def _on_request(self, incoming: Incoming) -> None:
         request, ids = incoming.request, incoming.ids
@@ -408,7 +323,7 @@ class UserAgent:
 
     async def _follow(self, call: Call) -> None:
         """Send to where the far end is now: a re-INVITE may have moved it (RFC 3261 §12.2.1.2)."""
-        call.peer = await self.resolve(parse_sip_uri(_next_hop(call.dialog.route_set, call.dialog.remote_target)))
+        call.peer = await self.resolve(parse_sip_uri(next_hop(call.dialog)))
 
     def _take_invite(self, incoming: Incoming) -> None:
         tag = new_tag()
@@ -465,9 +380,17 @@ class UserAgent:
         if not (incoming.request.content_type or "text/plain").lower().startswith("text/plain"):
             incoming.reply(415, to_tag=new_tag())
             return
+        self._spawn(self._message_task(incoming, number))
+
+    async def _message_task(self, incoming: Incoming, number: str) -> None:
+        """202 only when the message is kept: the sender's own retransmission makes good a failure in between."""
+        try:
+            if self.on_message is not None:
+                await self.on_message(number, incoming.request.text[:MESSAGE_OCTETS], incoming.ids.call_id)
+        except Exception:
+            incoming.reply(500, to_tag=new_tag())
+            raise
         incoming.reply(202, to_tag=new_tag())
-        if self.on_message is not None:
-            self._spawn(_awaited(self.on_message(number, incoming.request.text[:MESSAGE_OCTETS], incoming.ids.call_id)))
 
     def _on_ack(self, ack: SipRequest) -> None:
         call = self._call_of(identity(ack))
@@ -507,21 +430,3 @@ def _version(host: str) -> int | None:
         return ipaddress.ip_address(host).version
     except ValueError:
         return None
-
-
-async def _awaited(work: Awaitable[None]) -> None:
-    await work
-
-
-def _next_hop(route_set: tuple[str, ...], remote_target: str) -> str:
-    return stringify_uri(parse_address(route_set[0]).uri) if route_set else remote_target
-
-
-def _next_attempt(request: SipRequest) -> SipRequest:
-    """*request* anew for a second try: the next CSeq number, no Via (RFC 3261 §22.2)."""
-    again = SipRequest(method=request.method, uri=request.uri, headers=request.headers.copy(), body=request.body)
-    again.remove_header("Via")
-    cseq = identity(request).cseq
-    cseq.seq += 1
-    again.cseq = cseq
-    return again

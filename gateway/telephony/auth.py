@@ -39,7 +39,9 @@ def authorize(request: SipRequest, response: SipResponse, credentials: Credentia
 
 
 class DigestServer:
-    """Challenges and checks. Nonces are stateless: a time, signed; each lives two minutes."""
+    """Challenges and checks. Nonces are stateless: a time, signed together with the *source* (an address) that is challenged;
+    each lives two minutes. An answer that was overheard is worth nothing from elsewhere.
+    """
 
     def __init__(self, realm: str, passwords: dict[str, str], now: Callable[[], float]) -> None:
         self._realm = realm
@@ -47,33 +49,33 @@ class DigestServer:
         self._now = now
         self._key = secrets.token_bytes(32)
 
-    def challenges(self, *, stale: bool = False) -> list[str]:
+    def challenges(self, source: str = "", *, stale: bool = False) -> list[str]:
         """WWW-Authenticate values, the stronger algorithm first (RFC 8760 §2.4)."""
-        nonce = self._nonce(int(self._now()))
+        nonce = self._nonce(int(self._now()), source)
         suffix = ", stale=true" if stale else ""
         return [
             f'Digest realm="{self._realm}", nonce="{nonce}", algorithm={algorithm}, qop="auth"{suffix}'
             for algorithm in ("SHA-256", "MD5")
         ]
 
-    def check(self, request: SipRequest) -> str | None:
+    def check(self, request: SipRequest, source: str = "") -> str | None:
         """The user that *request* proves to be; None when it proves nobody."""
-        user, age = self._proof(request)
+        user, age = self._proof(request, source)
         return user if 0 <= age <= NONCE_TTL_S else None
 
-    def stale(self, request: SipRequest) -> bool:
+    def stale(self, request: SipRequest, source: str = "") -> bool:
         """Whether *request* fails by the age of its nonce alone (RFC 7616 §3.3)."""
-        user, age = self._proof(request)
+        user, age = self._proof(request, source)
         return user is not None and age > NONCE_TTL_S
 
-    def _proof(self, request: SipRequest) -> tuple[str | None, float]:
+    def _proof(self, request: SipRequest, source: str) -> tuple[str | None, float]:
         """The user whose password *request* knows, and the seconds since its nonce was given."""
         header = request.get_header("Authorization")
         if not header:
             return None, 0.0
         try:
             given = parse_auth(header, credentials=True).params
-            at = self._given_at(given.get("nonce", ""))
+            at = self._given_at(given.get("nonce", ""), source)
         except ValueError:
             return None, 0.0
         user = given.get("username", "")
@@ -95,12 +97,12 @@ class DigestServer:
         proven = hmac.compare_digest(digest(":".join(parts)).encode(), given.get("response", "").encode())
         return user if proven else None, self._now() - at
 
-    def _nonce(self, at: int) -> str:
-        return f"{at:x}-{hmac.digest(self._key, str(at).encode(), 'sha256').hex()[:32]}"
+    def _nonce(self, at: int, source: str) -> str:
+        return f"{at:x}-{hmac.digest(self._key, f'{at}|{source}'.encode(), 'sha256').hex()[:32]}"
 
-    def _given_at(self, nonce: str) -> int:
-        """When we made *nonce*. Raises ValueError when we did not."""
+    def _given_at(self, nonce: str, source: str) -> int:
+        """When we made *nonce* for *source*. Raises ValueError when we did not."""
         at = int(nonce.split("-", maxsplit=1)[0], 16)
-        if not hmac.compare_digest(nonce.encode(), self._nonce(at).encode()):
+        if not hmac.compare_digest(nonce.encode(), self._nonce(at, source).encode()):
             raise ValueError("the nonce is not ours")
         return at

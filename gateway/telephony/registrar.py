@@ -47,10 +47,11 @@ class Registrar:
     def take(self, incoming: Incoming) -> None:
         """Answer a REGISTER: 401 with a challenge, or the binding made, refreshed or removed."""
         request = incoming.request
-        user = self._digest.check(request)
+        source = incoming.source[0]
+        user = self._digest.check(request, source)
         if user is None or user != incoming.ids.to.uri.user:
             response = make_response(request, 401, to_tag=new_tag())
-            for challenge in self._digest.challenges(stale=self._digest.stale(request)):
+            for challenge in self._digest.challenges(source, stale=self._digest.stale(request, source)):
                 response.add_header("WWW-Authenticate", challenge)
             incoming.respond(response)
             return

@@ -154,10 +154,13 @@ class Api:
             asked = WithdrawRequest.model_validate_json(await request.read())
         except ValidationError as error:
             return problem(422, "the withdrawal does not fit the schema", _faults(error))
-        if not record.is_open:
-            return problem(409, f"the order is {record.state} and cannot be withdrawn")
-        after = await self._engine.append(record.order.order_id, ev.OrderWithdrawn(source="api", reason=asked.reason))
-        return web.json_response(_summary(after))
+        if record.is_open:
+            record = await self._engine.append(
+                record.order.order_id, ev.OrderWithdrawn(source="api", reason=asked.reason)
+            )
+            if record.state == "withdrawn":
+                return web.json_response(_summary(record))
+        return problem(409, f"the order is {record.state} and cannot be withdrawn")
 
     async def sms_inbound(self, request: web.Request) -> web.Response:
         body = await request.read()

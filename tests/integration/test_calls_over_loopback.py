@@ -849,8 +849,8 @@ class TestCallingOut:
 class Md5Only(DigestServer):
     """A PBX of the old days."""
 
-    def challenges(self, *, stale: bool = False) -> list[str]:
-        return [value for value in super().challenges(stale=stale) if "algorithm=MD5" in value]
+    def challenges(self, source: str = "", *, stale: bool = False) -> list[str]:
+        return [value for value in super().challenges(source, stale=stale) if "algorithm=MD5" in value]
 
 
 class TestRegistering:

@@ -52,7 +52,7 @@ class TestThePublishedVectors:
     def test_the_server_accepts_rfc_2617_section_3_5(self, monkeypatch: pytest.MonkeyPatch) -> None:
         nonce = "dcd98b7102dd2f0e8b11d0f600bfb0c093"
         server = DigestServer("testrealm@host.com", {"Mufasa": "Circle Of Life"}, lambda: int(nonce, 16))
-        monkeypatch.setattr(server, "_nonce", lambda _: nonce)
+        monkeypatch.setattr(server, "_nonce", lambda *_: nonce)
         get = request("GET", headers={
             "Authorization": f'Digest username="Mufasa", realm="testrealm@host.com", nonce="{nonce}", '
             'uri="/dir/index.html", qop=auth, nc=00000001, cnonce="0a4f113b", '

@@ -29,8 +29,8 @@ class Phone:
     def _take(self, incoming: object) -> None:
         self.registrar.take(incoming)  # type: ignore[arg-type]
 
-    def send(self, register: SipRequest) -> SipResponse:
-        self.bench.take(register, PHONE)
+    def send(self, register: SipRequest, source: tuple[str, int] = PHONE) -> SipResponse:
+        self.bench.take(register, source)
         answer = self.bench.wire.last
         assert isinstance(answer, SipResponse)
         return answer
@@ -83,6 +83,13 @@ class TestAuthentication:
         answer = phone.send(again)
         assert 401 == answer.status_code
         assert all("stale=true" in value for value in answer.get_header_values("WWW-Authenticate"))
+
+    def test_an_overheard_answer_is_worth_nothing_from_elsewhere(self, phone: Phone) -> None:
+        challenge = phone.send(phone.make())
+        again = phone.make()
+        assert authorize(again, challenge, ALICE)
+        assert 401 == phone.send(again, ("203.0.113.9", PHONE[1])).status_code
+        assert phone.registrar.find("100") is None
 
     def test_a_user_registers_nobody_but_himself(self, phone: Phone) -> None:
         assert 401 == phone.register(credentials=Credentials("200", "other")).status_code
