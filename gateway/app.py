@@ -23,6 +23,7 @@ from gateway.consent.record import Record
 from gateway.effects import Effects
 from gateway.engine import Engine
 from gateway.house import House
+from gateway.measure.canary import check_canaries
 from gateway.provisioning.delivery import Endpoint
 from gateway.provisioning.signature import read_secret, verify
 from gateway.settings import LineSettings, Settings, split_host_port
@@ -137,6 +138,7 @@ class Gateway:
             listener = Listener(spec, self.house.packs[language].grammars, self.settings.speech.workers)
             self._stack.push_async_callback(listener.stop)
             await listener.start()
+            await check_canaries(listener, self.house.packs[language], self.house.prompts_folder)
             self.house.listeners[language] = listener
 
         began = time.monotonic()

@@ -87,6 +87,10 @@ class Calls:
             raise CallFailed(503, f"the dialplan {record.order.dialplan.name} was changed since the order was made")
         await self._prepare(record)
         line = self._lines[0] if self._lines else Line("direct", host="")
+        if target is not None and parse_sip_uri(target).host != line.host:
+            line = Line(
+                "direct", host="", from_user=line.from_user, ring_s=line.ring_s
+            )  # our password is not for strangers
         call_id = new_call_id()
         await self._start(record, call_id, "outbound")
         self._spawn(self._outbound(record, call_id, line, target or line.uri(record.order.subscriber.number)))

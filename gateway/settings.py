@@ -262,6 +262,9 @@ def find_file(given: Path | None) -> Path | None:
 
 def load_settings(file: Path | None) -> Settings:
     """The settings in *file* and the environment. Raises SettingsError with every fault and its path."""
+    strange = _strange_environment()
+    if strange:
+        raise SettingsError(strange)
     global _file_now  # noqa: PLW0603 - pydantic-settings builds its sources in a class method
     if file is not None and not file.is_file():
         raise SettingsError([f"{file}: no such file; print one with: consent-gateway config > {file}"])
@@ -276,6 +279,17 @@ def load_settings(file: Path | None) -> Settings:
         raise SettingsError([f"{file}: {error.strerror}"]) from error
     except UnreadableSource as error:
         raise SettingsError([f"environment: {error}: {error.__cause__}"]) from error
+
+
+def _strange_environment() -> list[str]:
+    """Variables with our prefix that name no setting: pydantic-settings would pass them over."""
+    prefix = f"{ENVIRONMENT}__"
+    names = [name for name in os.environ if name.startswith(prefix)]
+    return [
+        f"environment: {name}: unknown key; `consent-gateway config` prints all that are known"
+        for name in names
+        if name.removeprefix(prefix).lower().split("__", maxsplit=1)[0] not in Settings.model_fields
+    ]
 
 
 def _fault(file: Path | None, error: Any) -> str:

@@ -128,7 +128,7 @@ class UserAgent:
                 lambda: _Datagrams(self.endpoint.datagram), local_addr=self._bind
             )
         except OSError as error:
-            raise TransportFailed(f"udp {self._bind[0]}:{self._bind[1]}: {error.strerror}") from error
+            raise TransportFailed(f"udp {self._bind[0]}:{self._bind[1]}: {error.strerror or error}") from error
 
     def stop(self) -> None:
         self.endpoint.close()
@@ -145,7 +145,7 @@ class UserAgent:
             try:
                 probe.connect(peer)
             except OSError as error:
-                raise TransportFailed(f"no way to {peer[0]}: {error.strerror}") from error
+                raise TransportFailed(f"no way to {peer[0]}: {error.strerror or error}") from error
             return str(probe.getsockname()[0])
 
     def contact(self, user: str, peer: HostPort) -> str:

@@ -6,6 +6,7 @@ agents lose calls (DESIGN §7).
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ REASONS = {
 }  # fmt: skip
 
 HostPort = tuple[str, int]
+_HOST = re.compile(r"[A-Za-z0-9._:-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,8 @@ def parse_sip_uri(text: str) -> SipUri:
         uri = parse_uri(text)
     except ValueError as error:
         raise BadMessage(f"{text!r} is not a SIP URI: {error}") from error
-    if uri.scheme not in ("sip", "sips") or not uri.host:
+    host = uri.host.strip("[]")
+    if not text.lower().startswith(("sip:", "sips:")) or not host or not _HOST.fullmatch(host):
         raise BadMessage(f"{text!r} is not a SIP URI (sip:user@host:port)")
     if not _is_port(uri.port):
         raise BadMessage(f"{text!r} is not a SIP URI: {uri.port} is no port")
