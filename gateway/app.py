@@ -117,7 +117,7 @@ class Gateway:
             for tenant in settings.tenants
         }
         effects = Effects(
-            self.engine, self.house, prompts, self.calls, sms, endpoints, session,
+            self.engine, self.house, self.calls, sms, endpoints, session,
             most_calls=settings.sip.most_calls, now=utc_now,
         )  # fmt: skip
         runner = JobRunner(database, effects.kinds())

@@ -15,6 +15,7 @@ from gateway.consent.order import mask
 from gateway.consent.record import Record
 from gateway.conversation import Conversation, new_call_id
 from gateway.engine import Engine
+from gateway.frames import FrameStore
 from gateway.house import House
 from gateway.speech.errors import SpeechError
 from gateway.speech.prompts import PromptStore
@@ -22,9 +23,7 @@ from gateway.store.database import UNREACHABLE
 from gateway.telephony.agent import Invitation, UserAgent
 from gateway.telephony.call import Call
 from gateway.telephony.errors import CallFailed, CallOver, TelephonyError
-from gateway.telephony.g711 import SILENCE, encode
 from gateway.telephony.lines import Line
-from gateway.telephony.media import frames_of
 from gateway.telephony.message import parse_sip_uri
 
 log = structlog.get_logger(__name__)
@@ -56,6 +55,7 @@ class Calls:
         self._engine = engine
         self._house = house
         self._prompts = prompts
+        self._frames = FrameStore()
         self._lines = lines
         self._region = region
         self._transfer_targets = transfer_targets
@@ -85,7 +85,7 @@ class Calls:
         plan = self._house.plan_for(record.order)
         if plan is None:
             raise CallFailed(503, f"the dialplan {record.order.dialplan.name} was changed since the order was made")
-        await self._prepare(record)
+        await self.prepare(record)
         line = self._lines[0] if self._lines else Line("direct", host="")
         if target is not None and parse_sip_uri(target).host != line.host:
             line = Line(
@@ -110,7 +110,7 @@ class Calls:
             return
         invitation.ring()
         try:
-            await self._prepare(record)
+            await self.prepare(record)
             call_id = new_call_id()
             await self._start(record, call_id, "inbound")
         except (SpeechError, CallFailed) as error:
@@ -153,12 +153,14 @@ class Calls:
         await self._converse(call, record)
 
     async def _converse(self, call: Call, record: Record) -> None:
-        order = record.order
-        plan = self._house.plan_for(order)
+        order, law = record.order, call.stream.terms.law
+        plan, language = self._house.plan_for(order), order.subscriber.language
         assert plan is not None, "looked up before the call began"
+        prompts = {name: self._prompts.get(wording) for name, wording in self._house.wordings(order).items()}
         conversation = Conversation(
-            call, record, plan, self._house.voicing(order), engine=self._engine, prompts=self._prompts,
-            listener=self._house.listeners[order.subscriber.language], transfer_targets=self._transfer_targets,
+            call, record, plan, self._house.packs[language],
+            {name: (prompt, self._frames.get(prompt, law)) for name, prompt in prompts.items()},
+            engine=self._engine, listener=self._house.listeners[language], transfer_targets=self._transfer_targets,
         )  # fmt: skip
         self._conversations.add(conversation)
         try:
@@ -194,9 +196,12 @@ class Calls:
         if after.call_id != call_id:
             raise CallFailed(486, f"order {record.order.order_id} is {after.state}")
 
-    async def _prepare(self, record: Record) -> None:
+    async def prepare(self, record: Record) -> None:
+        """Have everything that a call about *record* may say spoken, and cut into frames. Raises SpeechError."""
         async with asyncio.timeout(PREPARE_S):
-            await self._prompts.prepare(self._house.wordings(record.order))
+            wordings = self._house.wordings(record.order).values()
+            await self._prompts.prepare(wordings)
+            await self._frames.prepare(self._prompts.get(wording) for wording in wordings)
 
     async def _turn_away(self, invitation: Invitation) -> None:
         """Say politely that there is nothing to talk about, and end. Nothing of it is recorded as an order's."""
@@ -204,6 +209,7 @@ class Calls:
         greeting = self._house.greeting(language)
         await self._prompts.prepare([greeting])
         prompt = self._prompts.get(greeting)
+        await self._frames.prepare([prompt])
         try:
             call = await invitation.answer(new_call_id())
         except TelephonyError as error:
@@ -214,7 +220,7 @@ class Calls:
             recorder.discard()
         law = call.stream.terms.law
         try:
-            await call.play(frames_of(encode(prompt.samples, law), SILENCE[law]))
+            await call.play(self._frames.get(prompt, law))
         except CallOver as over:
             log.info("call.turned_away", reason=str(over))
         await call.close()

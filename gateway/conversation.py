@@ -6,15 +6,13 @@ The way of the data: call → utterance → verdict → event. What an event mea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
 import structlog
 
 from gateway.consent import events as ev
-from gateway.consent.order import Order
 from gateway.consent.record import Record
 from gateway.consent.verdict import Judgement, Testimony, judge
 from gateway.dialplan import interpreter as script
@@ -23,47 +21,30 @@ from gateway.engine import Engine
 from gateway.language.pack import LanguagePack
 from gateway.speech.errors import DecoderLost
 from gateway.speech.listener import Hearing, Listener
-from gateway.speech.prompts import PromptStore, Wording
+from gateway.speech.prompts import Prompt
 from gateway.telephony.call import Call
 from gateway.telephony.errors import CallOver
-from gateway.telephony.g711 import SILENCE, decode, encode
-from gateway.telephony.media import frames_of
+from gateway.telephony.g711 import decode
+from gateway.telephony.media import Frames
 from gateway.telephony.playout import FRAME
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Voicing:
-    """How the prompts of one order sound: pack, operator's name, and the voice at the subscriber's pace (rule R6)."""
-
-    pack: LanguagePack
-    operator: str
-    order: Order | None
-
-    def wording(self, prompt: str) -> Wording:
-        voice = self.pack.voice
-        senior = self.order is not None and self.order.subscriber.is_senior
-        pace = voice.senior_words_per_minute if senior else voice.words_per_minute
-        text = self.pack.spoken(prompt, self.order, self.operator)
-        return Wording(prompt, self.pack.language, text, voice.espeak, pace)
-
-    def wordings(self, prompts: Iterable[str]) -> list[Wording]:
-        return [self.wording(prompt) for prompt in prompts]
-
-
 class Conversation:
-    """Runs *plan* on an answered *call* about the order of *record*."""
+    """Runs *plan* on an answered *call* about the order of *record*; *prompts* holds all that it can say,
+    by name, with the frames in the law of the call.
+    """
 
     def __init__(
         self,
         call: Call,
         record: Record,
         plan: Dialplan,
-        voicing: Voicing,
+        pack: LanguagePack,
+        prompts: Mapping[str, tuple[Prompt, Frames]],
         *,
         engine: Engine,
-        prompts: PromptStore,
         listener: Listener,
         transfer_targets: dict[str, str],
     ) -> None:
@@ -71,17 +52,12 @@ class Conversation:
         self._record = record
         self._order_id = record.order.order_id
         self._plan = plan
-        self._voicing = voicing
+        self._grammars = pack.grammars
         self._engine = engine
         self._listener = listener
         self._transfer_targets = transfer_targets
         self._stopping = False
-        law = call.stream.terms.law
-        self._prompts = {
-            name: (prompt, frames_of(encode(prompt.samples, law), SILENCE[law]))
-            for name in plan.prompt_names()
-            for prompt in (prompts.get(voicing.wording(name)),)
-        }
+        self._prompts = dict(prompts)
 
     async def run(self) -> ev.CallEnded:
         """The whole call. Returns how it ended; the caller of this appends that, when the recording is finished."""
@@ -188,7 +164,7 @@ class Conversation:
 
     async def _listen(self, action: script.Question) -> tuple[Hearing, Judgement, int]:
         ask, call = action.ask, self._call
-        grammar = self._voicing.pack.grammars[ask.grammar]
+        grammar = self._grammars[ask.grammar]
         law = call.stream.terms.law
         keys: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         cut_in = call.stop_playing if ask.bargein else _nothing

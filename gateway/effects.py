@@ -16,7 +16,6 @@ from gateway.house import House
 from gateway.provisioning.delivery import RETRY_DELAYS_S, Answer, Endpoint, post
 from gateway.sms.channel import SmsChannel
 from gateway.sms.errors import SmsError, SmsRejected
-from gateway.speech.prompts import PromptStore
 from gateway.store.database import sql
 from gateway.store.jobs import Job, Kind, Retry
 from gateway.telephony.errors import CallFailed
@@ -32,7 +31,6 @@ class Effects:
         self,
         engine: Engine,
         house: House,
-        prompts: PromptStore,
         calls: Calls,
         sms: SmsChannel | None,
         endpoints: Mapping[str, Endpoint],
@@ -43,7 +41,6 @@ class Effects:
     ) -> None:
         self._engine = engine
         self._house = house
-        self._prompts = prompts
         self._calls = calls
         self._sms = sms
         self._endpoints = endpoints
@@ -64,7 +61,7 @@ class Effects:
     async def render_prompts(self, job: Job) -> None:
         record = await self._engine.record(job.payload["order_id"])
         if not record.ended and record.order.dialplan.name in self._house.dialplans:
-            await self._prompts.prepare(self._house.wordings(record.order))
+            await self._calls.prepare(record)
 
     async def place_call(self, job: Job) -> None:
         """Begin the call; it goes on after the job. A job run twice finds the attempt made."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.consent.order import Language, Order
-from gateway.conversation import Voicing
 from gateway.dialplan.errors import DialplanError
 from gateway.dialplan.lint import require_safe
 from gateway.dialplan.model import Dialplan, load_dialplans
@@ -18,6 +18,7 @@ from gateway.speech.listener import Listener
 from gateway.speech.prompts import Wording
 
 NO_ORDER = "no_order"
+MOST_WORDED = 1000
 
 
 @dataclass(slots=True)
@@ -29,22 +30,38 @@ class House:
     packs: dict[Language, LanguagePack]
     prompts_folder: Path
     listeners: dict[Language, Listener] = field(default_factory=dict)
+    _worded: OrderedDict[str, dict[str, Wording]] = field(default_factory=OrderedDict)
 
-    def voicing(self, order: Order) -> Voicing:
-        return Voicing(self.packs[order.subscriber.language], self.operator, order)
-
-    def wordings(self, order: Order) -> list[Wording]:
-        """Everything that a call about *order* may say."""
-        return self.voicing(order).wordings(self.dialplans[order.dialplan.name].prompt_names())
+    def wordings(self, order: Order) -> dict[str, Wording]:
+        """Everything that a call about *order* may say, by prompt. Spelling out prices and dates takes milliseconds: the
+        orders that were asked for last are remembered.
+        """
+        found = self._worded.get(order.order_id)
+        if found is None:
+            pack = self.packs[order.subscriber.language]
+            names = self.dialplans[order.dialplan.name].prompt_names()
+            found = {name: wording(pack, name, order, self.operator) for name in names}
+            self._worded[order.order_id] = found
+            while len(self._worded) > MOST_WORDED:
+                self._worded.popitem(last=False)
+        return found
 
     def greeting(self, language: Language) -> Wording:
         """What a caller without an order is told."""
-        return Voicing(self.packs[language], self.operator, None).wording(NO_ORDER)
+        return wording(self.packs[language], NO_ORDER, None, self.operator)
 
     def plan_for(self, order: Order) -> Dialplan | None:
         """The very script that *order* is bound to; None when it was changed since (rule R5)."""
         plan = self.dialplans.get(order.dialplan.name)
         return plan if plan is not None and plan.ref == order.dialplan else None
+
+
+def wording(pack: LanguagePack, prompt: str, order: Order | None, operator: str) -> Wording:
+    """How *prompt* sounds: its text, and the voice at the subscriber's pace (rule R6)."""
+    voice = pack.voice
+    senior = order is not None and order.subscriber.is_senior
+    pace = voice.senior_words_per_minute if senior else voice.words_per_minute
+    return Wording(prompt, pack.language, pack.spoken(prompt, order, operator), voice.espeak, pace)
 
 
 def load_house(settings: Settings) -> tuple[House, list[str]]:

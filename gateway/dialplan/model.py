@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -129,7 +130,7 @@ class Dialplan(Part):
                 raise ValueError(f"{source} leads to {target!r}, which is no step")
         return self
 
-    @property
+    @cached_property
     def ref(self) -> DialplanRef:
         content = self.model_dump(mode="json")
         return DialplanRef(name=self.name, version=self.version, sha256=content_hash(content))

@@ -134,7 +134,7 @@ def effects_of(
 ) -> Effects:
     house = House("Acme", {}, {"ko": PACK}, data_folder("prompts"))
     return Effects(
-        engine, house, None, line, sms, {"billing": Endpoint(far_end.url, KEY)}, session,  # type: ignore[arg-type]
+        engine, house, line, sms, {"billing": Endpoint(far_end.url, KEY)}, session,  # type: ignore[arg-type]
         most_calls=2, now=lambda: NOW,
     )  # fmt: skip
 

@@ -419,8 +419,10 @@ class TestTheLedger:
 
     async def test_different_messages_at_once_are_all_taken(self, engine: Engine) -> None:
         record = await challenged(engine)
-        texts = [wrong(engine.code(record)), engine.code(record)]
-        found = await asyncio.gather(*(engine.take_message("http", str(n), NUMBER, texts[n % 2]) for n in range(6)))
+        texts = [wrong(engine.code(record))] * 2 + [engine.code(record)] * 4
+        found = await asyncio.gather(
+            *(engine.take_message("http", str(n), NUMBER, text) for n, text in enumerate(texts))
+        )
         assert {"taken"} == {inbound.result for inbound in found}
         assert 6 == (await types(engine, record)).count("reply.received")
         assert 1 == await count(engine, "deliveries")

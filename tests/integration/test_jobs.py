@@ -336,11 +336,10 @@ class TestCrashing:
         await write(database)
         gate = asyncio.Event()
         first, second = Handled(lambda _: gate.wait()), Handled(lambda _: asyncio.Event().wait())
-        async with running(database, work=Kind(first)) as slow:
+        async with running(database, work=Kind(first, most=1)) as slow:
             await first.next()
             await database.pool.execute(LEASES_RUN_OUT)
             async with running(database, work=Kind(second)):
-                await write(database, "wakes", kind="nothing")
                 taken = await second.next()
                 gate.set()
                 await asyncio.wait(slow._running, timeout=PATIENCE_S)

@@ -61,9 +61,14 @@ class TestEveryLanguage:
             assert set() == set(plan.prompt_names()) - set(pack.prompts)
         assert pack.spoken("no_order", None, OPERATOR)
 
-    @pytest.mark.parametrize("trial", [None, {"ends_on": "2026-04-01"}])
-    @pytest.mark.parametrize("promotion", [None, {"price": {"amount": 1, "currency": "KRW"}, "ends_on": "2026-04-01"}])
-    @pytest.mark.parametrize("term_months", [0, 1, 24])
+    @pytest.mark.parametrize(
+        ("trial", "promotion", "term_months"),
+        [
+            (None, None, 0),
+            ({"ends_on": "2026-04-01"}, None, 1),
+            (None, {"price": {"amount": 1, "currency": "KRW"}, "ends_on": "2026-04-01"}, 24),
+        ],
+    )
     def test_every_prompt_can_be_said_for_every_kind_of_offer(
         self, language: Language, trial: Any, promotion: Any, term_months: int
     ) -> None:
