@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -60,8 +61,14 @@ def _known_currency(code: str) -> str:
     return code
 
 
+@cache
+def _time_zones() -> frozenset[str]:
+    """All IANA names; looking them up walks the whole zone folder."""
+    return frozenset(available_timezones())
+
+
 def _known_time_zone(name: str) -> str:
-    if name not in available_timezones():
+    if name not in _time_zones():
         raise ValueError(f"{name!r} is not an IANA time zone such as Asia/Seoul")
     return str(ZoneInfo(name))
 
