@@ -167,7 +167,8 @@ class Gateway:
         offered = Offered(self.house.dialplans, frozenset(self.house.listeners))
         api = Api(
             self.engine, offered, self._dial, keys,
-            (lambda headers, body: verify(key, headers, body, time.time())) if key else None, now=utc_now,
+            (lambda headers, body: verify(key, headers, body, time.time())) if key else None,
+            region=settings.sip.default_region,
         )  # fmt: skip
         runner = web.AppRunner(api.application(), access_log=None)
         await runner.setup()
@@ -224,7 +225,7 @@ class Gateway:
 
     async def _on_message(self, number: str, text: str, message_id: str) -> None:
         try:
-            normal = normalise_number(number)
+            normal = normalise_number(number, self.settings.sip.default_region)
         except ValueError:
             log.info("reply.no_number", channel="sip")
             return

@@ -7,11 +7,10 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-import phonenumbers
 import structlog
 
 from gateway.consent import events as ev
-from gateway.consent.order import mask
+from gateway.consent.order import mask, normalise_number
 from gateway.consent.record import Record
 from gateway.conversation import Conversation, new_call_id
 from gateway.engine import Engine
@@ -95,6 +94,12 @@ class Calls:
         await self._start(record, call_id, "outbound")
         self._spawn(self._outbound(record, call_id, line, target or line.uri(record.order.subscriber.number)))
         return call_id
+
+    async def note_failed(self, record: Record, reason: str) -> None:
+        """Write down an attempt that could not even be begun, so that the order goes on or ends by its limits."""
+        call_id = new_call_id()
+        await self._start(record, call_id, "outbound")
+        await self._note(record, _ended(call_id, "failed", reason))
 
     async def on_invite(self, invitation: Invitation) -> None:
         """A call comes in: match the caller to the newest open order and run its script."""
@@ -228,10 +233,9 @@ class Calls:
     def _caller(self, user: str) -> str:
         """The caller's number in E.164; empty when it is none."""
         try:
-            parsed = phonenumbers.parse(user, self._region)
-        except phonenumbers.NumberParseException:
+            return normalise_number(user, self._region)
+        except ValueError:
             return ""
-        return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

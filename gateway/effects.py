@@ -23,6 +23,7 @@ from gateway.telephony.errors import CallFailed
 log = structlog.get_logger(__name__)
 SMS_DELAYS_S = (2.0, 10.0, 60.0, 300.0, 1800.0)
 BUSY_LINE_S = 5.0
+PLACE_CALL_DELAYS_S = (5.0, 30.0, 120.0)
 MASKED_CODE = "······"
 
 
@@ -52,7 +53,7 @@ class Effects:
         """What the job runner is given."""
         return {
             "render_prompts": Kind(self.render_prompts, backoff_s=(1.0, 5.0, 30.0), most=1),
-            "place_call": Kind(self.place_call, backoff_s=(5.0, 30.0, 120.0), most=10),
+            "place_call": Kind(self.place_call, backoff_s=PLACE_CALL_DELAYS_S, most=10),
             "expire_challenge": Kind(self.expire_challenge, backoff_s=(1.0, 10.0, 60.0), most=10),
             "send_sms": Kind(self.send_sms, backoff_s=SMS_DELAYS_S, most=10),
             "deliver_webhook": Kind(self.deliver_webhook, backoff_s=RETRY_DELAYS_S, most=20),
@@ -73,8 +74,11 @@ class Effects:
         try:
             await self._calls.dial(record)
         except CallFailed as error:
-            if error.status != 486:  # somebody else was quicker
+            if error.status == 486:  # somebody else was quicker
+                return
+            if job.attempt <= len(PLACE_CALL_DELAYS_S):
                 raise
+            await self._calls.note_failed(record, str(error))
 
     async def expire_challenge(self, job: Job) -> None:
         await self._engine.append(

@@ -18,7 +18,7 @@ import structlog
 
 from gateway.consent import events as ev
 from gateway.consent.canonical import canonical
-from gateway.consent.code import code_matches, derive_code, read_reply
+from gateway.consent.code import Reply, code_matches, derive_code, read_reply
 from gateway.consent.errors import Fault, OrderRefused
 from gateway.consent.order import DialplanRef, Order, OrderRequest, Policy, check_order, mask
 from gateway.consent.proofs import Confirmation
@@ -139,7 +139,7 @@ class Engine:
             seen = await connection.fetchrow(sql("select_inbound_message"), channel, message_id)
             if seen is not None:
                 return await self._repeated(connection, seen["order_id"], message_id)
-            order_ids = await self._orders_for(connection, number, stop=reply.reading == "stop")
+            order_ids = await self._orders_for(connection, number, reply)
             order_id = order_ids[0] if order_ids else None
             result = "taken" if order_id else "unknown_number"
             inserted = await connection.fetchval(
@@ -211,12 +211,22 @@ class Engine:
                 await self.append(order_id, ended)
         return len(lost)
 
-    async def _orders_for(self, connection: Connection, number: str, *, stop: bool) -> list[str]:
-        """Replies go to the newest challenged order; a stop word to every open one; else to one that a reply comes late to."""
+    async def _orders_for(self, connection: Connection, number: str, reply: Reply) -> list[str]:
+        """A stop word goes to every open order; a code to the challenged order whose it is, a wrong one to the newest; what
+        comes when nothing is challenged any more, to the newest that it may come late to.
+        """
+        stop = reply.reading == "stop"
         for states in (OPEN if stop else ("challenged",), ANSWERABLE):
             order_ids = await ledger.orders_of(connection, number, states)
-            if order_ids:
-                return order_ids if states is OPEN else order_ids[:1]
+            if not order_ids:
+                continue
+            if stop and states is OPEN:
+                return order_ids
+            for order_id in order_ids if len(order_ids) > 1 and reply.code else ():
+                record = replay(await ledger.load_entries(connection, order_id))
+                if code_matches(reply.code, self.code(record)):
+                    return [order_id]
+            return order_ids[:1]
         return []
 
     async def _repeated(self, connection: Connection, order_id: UUID | None, message_id: str) -> Inbound:

@@ -37,10 +37,13 @@ LEGAL_TENDER: frozenset[str] = frozenset(
 """Codes that are legal tender somewhere with no end date in CLDR: leaves out old money, metals, funds and XXX."""
 
 
-def normalise_number(number: str) -> str:
-    """*number* in E.164 (``+821012345678``). Raises ValueError for anything that is not a possible phone number."""
+def normalise_number(number: str, region: str | None = None) -> str:
+    """*number* in E.164 (``+821012345678``); *region* (ISO 3166) is the country of one that comes without ``+``.
+
+    Raises ValueError for anything that is not a possible phone number.
+    """
     try:
-        parsed = phonenumbers.parse(number)
+        parsed = phonenumbers.parse(number, region)
     except phonenumbers.NumberParseException as error:
         raise ValueError(f"{number!r} is not a phone number in international form (+821012345678)") from error
     full = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
@@ -48,6 +51,10 @@ def normalise_number(number: str) -> str:
     if not possible or len(full) < SHORTEST_NUMBER:
         raise ValueError(f"{number!r} is not a possible phone number: its length does not fit its country")
     return full
+
+
+def _international(number: str) -> str:
+    return normalise_number(number)
 
 
 def mask(number: str) -> str:
@@ -126,7 +133,7 @@ class Offer(Terms):
 class Subscriber(Terms):
     """Who is called. *age* in years; None is unknown."""
 
-    number: Annotated[str, AfterValidator(normalise_number)]
+    number: Annotated[str, AfterValidator(_international)]
     language: Language
     age: int | None = Field(default=None, ge=0, le=130)
     time_zone: Annotated[str, AfterValidator(_known_time_zone)]
@@ -204,6 +211,8 @@ def check_order(request: OrderRequest, policy: Policy, today: date) -> None:
             faults.append(Fault("offer.promotion.ends_on", "the promotion ends before the service starts"))
         if offer.promotion.price.currency != offer.price.currency:
             faults.append(Fault("offer.promotion.price.currency", f"must be {offer.price.currency} as the price is"))
+        elif offer.promotion.price.amount >= offer.price.amount:
+            faults.append(Fault("offer.promotion.price.amount", "a promotion costs less than the price after it"))
     if offer.trial is not None and offer.trial.ends_on < offer.starts_on:
         faults.append(Fault("offer.trial.ends_on", "the trial ends before the service starts"))
     if offer.needs_data and not request.fit.phone_has_data:

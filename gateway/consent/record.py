@@ -105,6 +105,7 @@ class Record:
     spoken: SpokenConsent | None = None
     challenge: Challenge | None = None
     confirmation: Confirmation | None = None
+    told_late: bool = False
 
     @property
     def ended(self) -> bool:
@@ -217,12 +218,11 @@ def _reply(record: Record, entry: ev.Entry, event: ev.ReplyReceived) -> Step:
     if challenge is None or spoken is None or record.state in CONFIRMED:
         return record, ()
     if record.state == "expired":
-        return record, (SendSms("late_reply"),)
+        return _late(record)
     if record.state != "challenged":
         return record, ()
     if entry.at >= challenge.expires_at:
-        expired, _ = _expire(record)
-        return expired, (SendSms("late_reply"),)
+        return _late(_expire(record)[0])
     if event.reading != "code" or not event.matches:
         left = challenge.tries_left - 1
         record = replace(record, challenge=replace(challenge, tries_left=left))
@@ -234,6 +234,13 @@ def _reply(record: Record, entry: ev.Entry, event: ev.ReplyReceived) -> Step:
     )
     confirmation = Confirmation(spoken, reply)
     return replace(record, state="confirmed", confirmation=confirmation), (Provision(confirmation),)
+
+
+def _late(record: Record) -> Step:
+    """Too late is told once: an answering machine must not be answered for ever."""
+    if record.told_late:
+        return record, ()
+    return replace(record, told_late=True), (SendSms("late_reply"),)
 
 
 def _expire(record: Record) -> Step:

@@ -156,7 +156,11 @@ def run(plan: Dialplan) -> Generator[Action, Result, None]:
 
 
 def _ask(name: str, ask: Ask) -> Generator[Action, Result, tuple[str, Verdict]]:
-    """Put one question until it is answered or its patience is spent: the next step, and the verdict that chose it."""
+    """Put one question until it is answered or its patience is spent: the next step, and the verdict that chose it.
+
+    Silence and answers that do not fit are counted apart, but together for the consent question: twice unclear is a no (rule R1).
+    """
+    binding = ask.purpose == "consent"
     noinputs = nomatches = repeats = 0
     prompts: tuple[str, ...] = (ask.prompt,)
     while True:
@@ -175,14 +179,16 @@ def _ask(name: str, ask: Ask) -> Generator[Action, Result, tuple[str, Verdict]]:
                 repeats += 1
                 prompts = (ask.prompt,)
             case "noinput":
-                if noinputs == len(ask.noinput.prompts):
+                tried = noinputs + nomatches if binding else noinputs
+                if tried >= len(ask.noinput.prompts):
                     return ask.noinput.then, verdict
-                prompts = (ask.noinput.prompts[noinputs],)
+                prompts = (ask.noinput.prompts[tried],)
                 noinputs += 1
             case _:
-                if nomatches == len(ask.nomatch.prompts):
+                tried = noinputs + nomatches if binding else nomatches
+                if tried >= len(ask.nomatch.prompts):
                     return ask.nomatch.then, verdict
-                prompts = (ask.nomatch.prompts[nomatches],)
+                prompts = (ask.nomatch.prompts[tried],)
                 nomatches += 1
 
 

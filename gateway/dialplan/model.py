@@ -18,6 +18,7 @@ from gateway.consent.canonical import content_hash
 from gateway.consent.events import CallOutcome, Denial
 from gateway.consent.order import DialplanRef, Language
 from gateway.dialplan.errors import BadDialplan
+from gateway.strict_yaml import load_yaml
 
 Disclosure = Literal["price", "billing", "start", "term", "promotion", "trial", "function", "use", "ask", "cancel"]
 MANDATORY: tuple[Disclosure, ...] = (
@@ -161,7 +162,7 @@ def disclosure_prompt(term: Disclosure) -> str:
 def parse_dialplan(text: str, source: str) -> Dialplan:
     """The dialplan in *text* (YAML). Raises BadDialplan naming *source* and the path of the fault."""
     try:
-        data: Any = yaml.safe_load(text)
+        data: Any = load_yaml(text)
         return Dialplan.model_validate(data)
     except yaml.YAMLError as error:
         raise BadDialplan(f"{source}: not YAML: {error}") from error

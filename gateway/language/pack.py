@@ -15,13 +15,14 @@ from typing import Any, get_args
 
 import yaml
 from babel.dates import format_timedelta
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gateway.consent.events import SmsKind
 from gateway.consent.order import BillingMethod, Language, Offer, Order, Period
 from gateway.consent.verdict import Grammar
 from gateway.language import forms
 from gateway.language.errors import BadPack
+from gateway.strict_yaml import load_yaml
 
 OPTIONAL_TERMS: dict[str, Callable[[Offer], bool]] = {
     "disclosure_term": lambda offer: offer.term_months > 0,
@@ -51,8 +52,14 @@ PROMPT_SLOTS = frozenset(
         "how_to_cancel",
     ]
 )
-SMS_SLOTS = PROMPT_SLOTS | {"code", "expires_in", "tries_left"}
-CHALLENGE_SLOTS = frozenset({"offer", "price", "billing_method", "code"})
+OPTIONAL_SLOTS: dict[str, frozenset[str]] = {
+    "disclosure_promotion": frozenset({"promotion_price", "promotion_ends_on"}),
+    "disclosure_trial": frozenset({"trial_ends_on"}),
+}
+"""Slots that only some offers fill: they stand in the ``with`` wording of these prompts and nowhere else."""
+ALWAYS = PROMPT_SLOTS - {slot for slots in OPTIONAL_SLOTS.values() for slot in slots}
+SMS_SLOTS = ALWAYS | {"code", "expires_in", "tries_left", "price_terms"}
+CHALLENGE_SLOTS = frozenset({"offer", "price_terms", "billing_method", "code"})
 """What rule R2 wants in the message that carries the code."""
 
 
@@ -85,6 +92,17 @@ class Words(_File):
         return self
 
 
+class PriceTerms(_File):
+    """How an SMS words the price: with a promotion and the price after it, and without one (rules R5, R13)."""
+
+    with_: str = Field(alias="with")
+    without: str
+
+
+class SmsWords(Words):
+    price_terms: PriceTerms
+
+
 class Choice(_File):
     """A prompt that has one wording with the term and one that says the term is absent."""
 
@@ -111,7 +129,7 @@ class LanguagePack:
     prompts: dict[str, str | Choice]
     words: Words
     sms: dict[str, str]
-    sms_words: Words
+    sms_words: SmsWords
     grammars: dict[str, Grammar]
 
     def spoken(self, prompt: str, order: Order | None, operator: str) -> str:
@@ -141,8 +159,8 @@ class LanguagePack:
             price = offer.promotion.price
             slots["promotion_price"] = forms.written_money(price.amount, price.currency, language)
             slots["promotion_ends_on"] = forms.written_date(offer.promotion.ends_on, language)
-        if offer.trial:
-            slots["trial_ends_on"] = forms.written_date(offer.trial.ends_on, language)
+        terms = self.sms_words.price_terms
+        slots["price_terms"] = (terms.with_ if offer.promotion else terms.without).format_map(slots)
         return self.sms[kind].format_map(slots)
 
     def _texts(self, offer: Offer, operator: str, words: Words) -> dict[str, str]:
@@ -188,7 +206,7 @@ def load_pack(folder: Path, language: Language) -> LanguagePack:
             name: Choice(with_=text["with"], without=text["without"]) if isinstance(text, dict) else str(text)
             for name, text in spoken["prompts"].items()
         }
-        sms_words = Words.model_validate(written.pop("words"))
+        sms_words = SmsWords.model_validate(written.pop("words"))
         pack = LanguagePack(
             language=language,
             voice=VoiceSpec.model_validate(spoken["voice"]),
@@ -203,10 +221,15 @@ def load_pack(folder: Path, language: Language) -> LanguagePack:
     for name, wording in pack.prompts.items():
         if isinstance(wording, Choice) and name not in OPTIONAL_TERMS:
             raise BadPack(f"{home}/prompts.yaml: {name}: only {', '.join(OPTIONAL_TERMS)} take with and without")
-        for text in (wording.with_, wording.without) if isinstance(wording, Choice) else (wording,):
-            _check_slots(f"{home}/prompts.yaml: {name}", text, PROMPT_SLOTS)
+        if isinstance(wording, Choice):
+            _check_slots(f"{home}/prompts.yaml: {name}", wording.with_, ALWAYS | OPTIONAL_SLOTS.get(name, frozenset()))
+        plain = wording.without if isinstance(wording, Choice) else wording
+        _check_slots(f"{home}/prompts.yaml: {name}", plain, ALWAYS)
     for kind, text in pack.sms.items():
         _check_slots(f"{home}/sms.yaml: {kind}", text, SMS_SLOTS)
+    terms = pack.sms_words.price_terms
+    _check_slots(f"{home}/sms.yaml: price_terms", terms.with_, ALWAYS | OPTIONAL_SLOTS["disclosure_promotion"])
+    _check_slots(f"{home}/sms.yaml: price_terms", terms.without, ALWAYS)
     for kind in get_args(SmsKind):
         if kind not in pack.sms:
             raise BadPack(f"{home}/sms.yaml: the message {kind!r} is missing")
@@ -234,7 +257,7 @@ def _grammars(understood: dict[str, Any]) -> dict[str, Grammar]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadPack(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -8,7 +8,6 @@ import ipaddress
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, get_args
 
 import structlog
@@ -73,14 +72,14 @@ class Api:
         keys: Mapping[bytes, str],
         verify_sms: Verify | None,
         *,
-        now: Callable[[], datetime],
+        region: str | None = None,
     ) -> None:
         self._engine = engine
         self._offered = offered
         self._dial = dial
         self._keys = keys
         self._verify_sms = verify_sms
-        self._now = now
+        self._region = region
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[problems], client_max_size=LARGEST_BODY)
@@ -170,7 +169,7 @@ class Api:
             return problem(401, "the signature is not right, or its timestamp is older than five minutes")
         try:
             message = InboundSms.model_validate_json(body)
-            number = normalise_number(message.number)
+            number = normalise_number(message.number, self._region)
         except ValidationError as error:
             return problem(422, "the message does not fit the schema", _faults(error))
         except ValueError as error:

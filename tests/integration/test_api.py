@@ -94,7 +94,7 @@ async def server(database: Database) -> AsyncIterator[Server]:
         keys = {hashlib.sha256(key.encode()).digest(): tenant for tenant, key in KEYS.items()}
         api = Api(
             made.engine, Offered(PLANS | {"korean-only": KOREAN_ONLY}, frozenset({"ko", "en"})), made.dial, keys,
-            lambda headers, body: verify(SMS_KEY, headers, body, made.time.timestamp()), now=made.now,
+            lambda headers, body: verify(SMS_KEY, headers, body, made.time.timestamp()),
         )  # fmt: skip
         runner = web.AppRunner(api.application(), access_log=None)
         await runner.setup()
@@ -429,7 +429,7 @@ class TestTheRest:
         assert (500, "the gateway failed; its log says why") == (status, answer["title"])
 
     async def test_without_a_secret_inbound_messages_are_off(self, server: Server) -> None:
-        api = Api(server.engine, Offered({}, frozenset()), server.dial, {}, None, now=server.now)
+        api = Api(server.engine, Offered({}, frozenset()), server.dial, {}, None)
         runner = web.AppRunner(api.application(), access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()

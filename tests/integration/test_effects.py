@@ -8,7 +8,7 @@ import json
 import re
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -18,11 +18,12 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from gateway.calls import Calls
 from gateway.consent import events as ev
 from gateway.consent.order import DialplanRef, OrderRequest, Policy
 from gateway.consent.record import Record
 from gateway.demo.orders import sample_order
-from gateway.effects import MASKED_CODE, SMS_DELAYS_S, Effects
+from gateway.effects import MASKED_CODE, PLACE_CALL_DELAYS_S, SMS_DELAYS_S, Effects
 from gateway.engine import Engine
 from gateway.house import House
 from gateway.language.pack import load_pack
@@ -113,9 +114,13 @@ class Line:
         self.under_way = 0
         self.draining = False
         self.error: Exception | None = None
+        self.given_up: list[tuple[str, str]] = []
 
     def __len__(self) -> int:
         return self.under_way
+
+    async def note_failed(self, record: Record, reason: str) -> None:
+        self.given_up.append((record.order.order_id, reason))
 
     async def dial(self, record: Record) -> str:
         if self.error is not None:
@@ -600,6 +605,22 @@ class TestCalls:
         line.error = CallFailed(503, "no line is configured")
         with pytest.raises(CallFailed, match="no line"):
             await effects.place_call(call_job(await ordered(engine, call="now")))
+
+    async def test_after_the_last_try_the_attempt_is_written_down(
+        self, effects: Effects, engine: Engine, line: Line
+    ) -> None:
+        line.error = CallFailed(503, "no line is configured")
+        record = await ordered(engine, call="now")
+        await effects.place_call(replace(call_job(record), attempt=len(PLACE_CALL_DELAYS_S) + 1))
+        assert [(record.order.order_id, "503 no line is configured")] == line.given_up
+
+    async def test_an_attempt_that_could_not_begin_counts(self, engine: Engine) -> None:
+        calls = Calls(None, engine, None, None, (), region="KR", transfer_targets={})  # type: ignore[arg-type]
+        record = await ordered(engine, call="now")
+        for _ in range(record.limits.call_attempts):
+            await calls.note_failed(record, "no line is configured")
+        after = await engine.record(record.order.order_id)
+        assert ("unreachable", "failed: no line is configured") == (after.state, after.reason)
 
 
 async def test_the_timer_ends_the_challenge(effects: Effects, engine: Engine) -> None:

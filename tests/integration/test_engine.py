@@ -315,6 +315,26 @@ class TestReplies:
         assert "challenged" == (await engine.take_message("http", "1", OTHER, engine.code(first))).state
         assert engine.code(first) != engine.code(second)
 
+    async def test_with_two_challenges_a_code_confirms_the_order_whose_it_is(
+        self, engine: Engine, clock: Clock
+    ) -> None:
+        older = await challenged(engine)
+        clock.forward(minutes=1)
+        newer = await challenged(engine)
+        await engine.take_message("http", "m1", NUMBER, engine.code(older))
+        assert "confirmed" == (await engine.record(older.order.order_id)).state
+        after = await engine.record(newer.order.order_id)
+        assert after.challenge is not None
+        assert ("challenged", 3) == (after.state, after.challenge.tries_left)
+
+    async def test_too_late_is_told_once(self, engine: Engine, clock: Clock) -> None:
+        record = await challenged(engine)
+        code = engine.code(record)
+        clock.forward(days=2)
+        for number in range(3):
+            await engine.take_message("http", f"late-{number}", NUMBER, code)
+        assert 1 == [kind for kind, _ in await sms(engine)].count("late_reply")
+
     async def test_a_gateway_with_another_secret_does_not_take_the_code(self, engine: Engine, clock: Clock) -> None:
         record = await challenged(engine)
         stranger = Engine(engine.database, policy=Policy(), secret=b"another", gateway="g2", now=clock)

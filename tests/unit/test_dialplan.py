@@ -50,6 +50,10 @@ class TestParsing:
     def test_what_is_no_mapping_is_refused_by_name_of_the_file(self, text: str) -> None:
         assert fault(text).startswith("my.yaml: ")
 
+    def test_a_step_that_stands_twice_is_refused(self) -> None:
+        text = yaml.safe_dump(SHIPPED, allow_unicode=True)
+        assert "the key 'name' stands twice" in fault(text + "\nname: other\n")
+
     def test_a_missing_key_is_named_by_its_path(self) -> None:
         consent = question("consent")
         del consent["ask"]["deny"]

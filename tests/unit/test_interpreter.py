@@ -173,6 +173,12 @@ class TestVerdicts:
         assert ["consent", "consent_again"] == asked(actions, "consent")
         assert (Deny("consent", "unclear"), False) == (denial(actions), granted(actions))
 
+    @pytest.mark.parametrize("answers", ["noinput unclear affirm", "unclear noinput affirm"])
+    def test_at_the_consent_question_silence_and_unclear_answers_count_together(self, answers: str) -> None:
+        actions = call(consent=answers)
+        assert ["consent", "consent_again"] == asked(actions, "consent")
+        assert (Deny("consent", "unclear"), False) == (denial(actions), granted(actions))
+
     def test_a_question_is_put_again_when_asked_for(self) -> None:
         assert ["consent", "consent"] == asked(call(consent="repeat affirm"), "consent")
 

@@ -132,6 +132,11 @@ class TestTheRules:
     def test_a_promotion_that_ends_before_the_start_is_refused(self) -> None:
         assert ["offer.promotion.ends_on"] == refusals(changed("offer.promotion.ends_on", "2026-03-10"))
 
+    @pytest.mark.parametrize("more", [0, 1])
+    def test_a_promotion_that_saves_nothing_is_refused(self, more: int) -> None:
+        amount = asked()["offer"]["price"]["amount"] + more
+        assert ["offer.promotion.price.amount"] == refusals(changed("offer.promotion.price.amount", amount))
+
     def test_a_promotion_in_another_currency_is_refused(self) -> None:
         assert ["offer.promotion.price.currency"] == refusals(changed("offer.promotion.price.currency", "USD"))
 

@@ -180,6 +180,12 @@ class TestOneOfferInEveryChannel:
     def test_the_message_for_a_wrong_code_tells_the_tries_left(self, language: Language) -> None:
         assert "2" in written(language, "wrong_code")
 
+    def test_the_challenge_tells_the_reduced_price_its_end_and_the_price_after_it(self, language: Language) -> None:
+        """The same terms as the voice (rules R5, R13)."""
+        text = written(language, "challenge")
+        assert forms.written_money(29_000, "KRW", language) in text
+        assert forms.written_money(39_000, "KRW", language) in text
+
     def test_only_the_challenge_carries_the_code(self, language: Language) -> None:
         assert ["challenge"] == [kind for kind in KINDS if "123456" in written(language, kind)]
 
