@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
 from typing import Any
 
 import structlog
@@ -19,6 +18,7 @@ from gateway.house import House
 from gateway.speech.errors import SpeechError
 from gateway.speech.prompts import PromptStore
 from gateway.store.database import UNREACHABLE
+from gateway.tasks import Tasks
 from gateway.telephony.agent import Invitation, UserAgent
 from gateway.telephony.call import Call
 from gateway.telephony.errors import CallFailed, CallOver, TelephonyError
@@ -59,7 +59,7 @@ class Calls:
         self._region = region
         self._transfer_targets = transfer_targets
         self._conversations: set[Conversation] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks("call")
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -92,7 +92,7 @@ class Calls:
             )  # our password is not for strangers
         call_id = new_call_id()
         await self._start(record, call_id, "outbound")
-        self._spawn(self._outbound(record, call_id, line, target or line.uri(record.order.subscriber.number)))
+        self._tasks.spawn(self._outbound(record, call_id, line, target or line.uri(record.order.subscriber.number)))
         return call_id
 
     async def note_failed(self, record: Record, reason: str) -> None:
@@ -127,24 +127,21 @@ class Calls:
         except TelephonyError as error:
             await self._note(record, _ended(call_id, "failed", str(error)))
             return
-        self._spawn(self._converse(call, record))
+        self._tasks.spawn(self._converse(call, record))
 
     async def drain(self, seconds: float) -> None:
         """Let running calls end by themselves for *seconds*, then say goodbye and hang up."""
         self._agent.draining = True
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=seconds)
+        await self._tasks.wait(seconds)
         for conversation in tuple(self._conversations):
-            self._spawn(conversation.say_goodbye("the gateway is stopping"))
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=GOODBYE_S)
+            self._tasks.spawn(conversation.say_goodbye("the gateway is stopping"))
+        await self._tasks.wait(GOODBYE_S)
 
     async def hang_up(self) -> None:
         """End the calls that are left, at once, and let their records be closed."""
         for call in self._agent.calls:
             call.hangup("the gateway is stopping")
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CLOSE_S)
+        await self._tasks.wait(CLOSE_S)
 
     async def _outbound(self, record: Record, call_id: str, line: Line, target: str) -> None:
         began = time.monotonic()
@@ -236,16 +233,6 @@ class Calls:
             return normalise_number(user, self._region)
         except ValueError:
             return ""
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("call.task_failed", error=repr(task.exception()), exc_info=task.exception())
 
 
 def _ended(call_id: str, outcome: ev.CallOutcome, reason: str, duration_ms: int = 0) -> ev.CallEnded:

@@ -236,7 +236,9 @@ def dialplan_lint(
     for path in files or sorted(data_folder("dialplans").glob("*.yaml")):
         findings = lint(parse_dialplan(path.read_text(encoding="utf-8"), str(path)))
         found += len(findings)
-        out.print(f"[{'red' if findings else 'green'}]{'✗' if findings else '✓'}[/] {path}", highlight=False, soft_wrap=True)
+        out.print(
+            f"[{'red' if findings else 'green'}]{'✗' if findings else '✓'}[/] {path}", highlight=False, soft_wrap=True
+        )
         for finding in findings:
             out.print(f"    {finding}", highlight=False, soft_wrap=True, markup=False)
     raise typer.Exit(FAULT if found else 0)

@@ -14,6 +14,7 @@ from aiosipua.header_codec import parse_address, stringify_uri
 from aiosipua.headers import Address, SipUri
 from aiosipua.message import SipRequest, SipResponse
 
+from gateway.tasks import Tasks
 from gateway.telephony.auth import Credentials
 from gateway.telephony.call import Call
 from gateway.telephony.dialog import client_dialog, server_dialog
@@ -101,7 +102,7 @@ class UserAgent:
         self._most_calls = most_calls
         self._calls: dict[str, Call] = {}
         self._invitations: dict[tuple[str, str], Invitation] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks("sip")
         self._transport: asyncio.DatagramTransport | None = None
         self.draining = False
         self.on_invite: OnInvite | None = None
@@ -109,7 +110,7 @@ class UserAgent:
         self.endpoint = Endpoint(
             self._send, self._call_later, self._on_request, self._on_ack, lambda peer: (self.host(peer), self.port)
         )
-        self._outgoing = Outgoing(self.endpoint, self.resolve, self._spawn)
+        self._outgoing = Outgoing(self.endpoint, self.resolve, self._tasks.spawn)
 
     @property
     def port(self) -> int:
@@ -300,7 +301,7 @@ class UserAgent:
             else:
                 call.take(incoming)
                 if request.method == "INVITE":
-                    self._spawn(self._follow(call))
+                    self._tasks.spawn(self._follow(call))
         elif request.get_header("Require"):
             response = make_response(request, 420, to_tag=new_tag())
             response.set_header("Unsupported", ", ".join(request.get_header_values("Require")))
@@ -347,7 +348,7 @@ class UserAgent:
         incoming.reply(100)
         invitation = Invitation(self, incoming, incoming.ids.from_.uri.user or "", terms, tag)
         self._invitations[(incoming.ids.call_id, incoming.ids.branch)] = invitation
-        self._spawn(self._invite_task(invitation))
+        self._tasks.spawn(self._invite_task(invitation))
 
     async def _invite_task(self, invitation: Invitation) -> None:
         assert self.on_invite is not None
@@ -380,7 +381,7 @@ class UserAgent:
         if not (incoming.request.content_type or "text/plain").lower().startswith("text/plain"):
             incoming.reply(415, to_tag=new_tag())
             return
-        self._spawn(self._message_task(incoming, number))
+        self._tasks.spawn(self._message_task(incoming, number))
 
     async def _message_task(self, incoming: Incoming, number: str) -> None:
         """202 only when the message is kept: the sender's own retransmission makes good a failure in between."""
@@ -412,16 +413,6 @@ class UserAgent:
     @staticmethod
     def _call_later(seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(seconds, callback)
-
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("sip.task_failed", error=repr(task.exception()), exc_info=task.exception())
 
 
 def _version(host: str) -> int | None:
