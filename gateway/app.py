@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import hashlib
+import os
 import secrets
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Self
 
 import aiohttp
@@ -26,7 +27,7 @@ from gateway.house import House
 from gateway.measure.canary import check_canaries
 from gateway.provisioning.delivery import Endpoint
 from gateway.provisioning.signature import read_secret, verify
-from gateway.settings import LineSettings, Settings, split_host_port
+from gateway.settings import SHORTEST_SECRET, LineSettings, Settings, SettingsError, split_host_port
 from gateway.sms.channel import SmsChannel
 from gateway.sms.http import HttpSms
 from gateway.sms.sip_message import SipMessageSms
@@ -233,19 +234,26 @@ class Gateway:
 
 
 def code_secret(settings: Settings) -> bytes:
-    """What codes are derived from: the setting, else one made once and kept in ``data_dir`` (mode 0600)."""
+    """What codes are derived from: the setting, else one made once and kept in ``data_dir`` (mode 0600).
+
+    Raises SettingsError for a file that holds none, such as one left by a full disk.
+    """
     given = settings.sms.code_secret.get_secret_value()
     if given:
         return given.encode()
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    path: Path = settings.data_dir / CODE_SECRET_FILE
-    try:
-        with path.open("x") as file:
-            path.chmod(0o600)
-            file.write(secrets.token_urlsafe(32))
-    except FileExistsError:
-        log.debug("code_secret.kept", path=str(path))
-    return path.read_bytes()
+    path = settings.data_dir / CODE_SECRET_FILE
+    if not path.exists():
+        draft = path.with_name(f"{CODE_SECRET_FILE}.{secrets.token_hex(4)}")
+        draft.touch(mode=0o600)
+        draft.write_text(secrets.token_urlsafe(32))
+        with contextlib.suppress(FileExistsError):  # another command was quicker: its secret is the one
+            os.link(draft, path)
+        draft.unlink()
+    secret = path.read_bytes()
+    if len(secret) < SHORTEST_SECRET:
+        raise SettingsError([f"{path}: holds {len(secret)} octets, no secret; remove it, and codes under way with it"])
+    return secret
 
 
 def _line(line: LineSettings) -> Line:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import Any
 
+import asyncpg
 import structlog
 
 from gateway.consent import events as ev
@@ -155,9 +156,18 @@ class Calls:
         await self._converse(call, record)
 
     async def _converse(self, call: Call, record: Record) -> None:
+        """The call itself, and whatever comes: its recording is kept and its end written down."""
+        ended = _ended(call.call_id, "failed", "the gateway failed")
+        try:
+            ended = await self._run(call, record)
+        finally:
+            await self._close(call, record, ended)
+
+    async def _run(self, call: Call, record: Record) -> ev.CallEnded:
         order, law = record.order, call.stream.terms.law
         plan, language = self._house.plan_for(order), order.subscriber.language
         assert plan is not None, "looked up before the call began"
+        await self.prepare(record)  # at once, unless what was prepared has been forgotten while the phone rang
         prompts = {name: self._prompts.get(wording) for name, wording in self._house.wordings(order).items()}
         conversation = Conversation(
             call, record, plan, self._house.packs[language],
@@ -166,9 +176,11 @@ class Calls:
         )  # fmt: skip
         self._conversations.add(conversation)
         try:
-            ended = await conversation.run()
+            return await conversation.run()
         finally:
             self._conversations.discard(conversation)
+
+    async def _close(self, call: Call, record: Record, ended: ev.CallEnded) -> None:
         try:
             recording = await call.close()
         except OSError as error:
@@ -184,7 +196,7 @@ class Calls:
         for _ in range(NOTE_TRIES):
             try:
                 await self._engine.append(record.order.order_id, event)
-            except UNREACHABLE as error:
+            except (*UNREACHABLE, asyncpg.PostgresError) as error:
                 log.warning("call.not_noted", order=record.order.order_id, event=event.type, error=str(error))
                 await asyncio.sleep(NOTE_AGAIN_S)
             else:
@@ -194,7 +206,11 @@ class Calls:
     async def _start(self, record: Record, call_id: str, direction: Any) -> None:
         """Claim the record for this call. Raises CallFailed when somebody else was quicker."""
         started = ev.CallStarted(call_id=call_id, gateway=self._engine.gateway, direction=direction)
-        after = await self._engine.append(record.order.order_id, started)
+        try:
+            after = await self._engine.append(record.order.order_id, started)
+        except BaseException:  # perhaps it was written before the connection was lost: then it must end
+            self._tasks.spawn(self._note(record, _ended(call_id, "failed", "the call could not be begun")))
+            raise
         if after.call_id != call_id:
             raise CallFailed(486, f"order {record.order.order_id} is {after.state}")
 

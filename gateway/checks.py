@@ -88,6 +88,10 @@ def _secrets(settings: Settings) -> list[str]:
             read_secret(secret.get_secret_value())
         except BadSecret as error:
             faults.append(f"{name}: {error}")
+    if settings.database.dsn.get_secret_value() and not settings.sms.code_secret.get_secret_value():
+        faults.append(
+            "sms.code_secret: empty beside database.dsn, where gateways must share one; set it to 24 characters or more"
+        )
     if settings.sms.channel == "none":
         faults.append("sms.channel: none, so no order can ever be confirmed; set http or sip")
     if not settings.tenants:

@@ -14,13 +14,13 @@ import structlog
 
 from gateway.consent import events as ev
 from gateway.consent.record import Record
-from gateway.consent.verdict import Judgement, Testimony, judge
+from gateway.consent.verdict import Grammar, Judgement, Testimony, judge
 from gateway.dialplan import interpreter as script
 from gateway.dialplan.model import Dialplan
 from gateway.engine import Engine
 from gateway.language.pack import LanguagePack
 from gateway.speech.errors import DecoderLost
-from gateway.speech.listener import Hearing, Listener
+from gateway.speech.listener import Hearing, Listener, Session
 from gateway.speech.prompts import Prompt
 from gateway.telephony.call import Call
 from gateway.telephony.errors import CallOver
@@ -29,6 +29,9 @@ from gateway.telephony.media import Frames
 from gateway.telephony.playout import FRAME
 
 log = structlog.get_logger(__name__)
+MOST_CALL_S = 900.0
+"""The longest call: a far end that holds the line and is never heard again must not keep it for ever."""
+PARTING_S = 1.5
 
 
 class Conversation:
@@ -66,8 +69,9 @@ class Conversation:
         outcome: ev.CallOutcome = "failed"
         reason = ""
         try:
-            while not isinstance(action, script.End):
-                action = actions.send(await self._do(action))
+            async with asyncio.timeout(MOST_CALL_S):
+                while not isinstance(action, script.End):
+                    action = actions.send(await self._do(action))
             outcome, reason = action.outcome, action.reason
             if outcome != "transferred":
                 self._call.hangup(f"the script ended: {outcome}")
@@ -93,7 +97,7 @@ class Conversation:
         self._call.hangup(reason)
 
     async def _do(self, action: script.Action) -> script.Result:
-        if self._stopping:
+        if self._stopping and not isinstance(action, script.Deny):  # a no that was heard is written down all the same
             raise CallOver((await self._call.ended).reason)
         match action:
             case script.Play():
@@ -120,10 +124,18 @@ class Conversation:
             whole = await self._play_prompt(action.step, name, action.disclosure) and whole
         return script.Played(whole)
 
-    async def _play_prompt(self, step: str, name: str, disclosure: str | None = None) -> bool:
-        """Play one prompt and note how much of it was sent; whether that was all. Raises CallOver."""
+    async def _play_prompt(
+        self, step: str, name: str, disclosure: str | None = None, session: Session | None = None
+    ) -> bool:
+        """Play one prompt and note how much of it was sent; whether that was all. Raises CallOver.
+
+        *session* is told that the question has ended, when all that the caller said until then has been fed to it.
+        """
         prompt, frames = self._prompts[name]
         sent = await self._call.play(frames)
+        if session is not None:
+            await asyncio.sleep(self._call.stream.behind_ms / 1000)
+            session.question_ended()
         if self._stopping:
             raise CallOver((await self._call.ended).reason)
         event = ev.PromptPlayed(
@@ -183,11 +195,12 @@ class Conversation:
         call.stream.tap = lambda octets: session.feed(decode(octets, law))
         call.stream.on_key = on_key
         try:
-            for name in action.prompts:
+            *before, last = action.prompts
+            for name in before:
                 await self._play_prompt(action.step, name)
-            session.question_ended()
+            await self._play_prompt(action.step, last, session=session)
             await asyncio.wait(_waits(session.final, keys, call.ended), return_when=asyncio.FIRST_COMPLETED)
-            if call.ended.done():
+            if call.ended.done() and not await self._parting_no(session, grammar):
                 raise CallOver(call.ended.result().reason)
             if keys.done() and not session.final.done():
                 testimony = Testimony(dtmf=keys.result())
@@ -199,6 +212,13 @@ class Conversation:
         finally:
             call.stream.tap = call.stream.on_key = None
             session.close()
+
+    async def _parting_no(self, session: Session, grammar: Grammar) -> bool:
+        """Whether the last words before the caller hung up were a no or a stop word: they count, the hang-up comes after."""
+        await asyncio.wait({session.final}, timeout=PARTING_S)
+        if not session.final.done() or session.final.exception() is not None:
+            return False
+        return judge(session.final.result().testimony, grammar, binding=True).verdict in ("deny", "stop")
 
 
 def new_call_id() -> str:

@@ -16,6 +16,7 @@ from gateway.house import House
 from gateway.provisioning.delivery import RETRY_DELAYS_S, Answer, Endpoint, post
 from gateway.sms.channel import SmsChannel
 from gateway.sms.errors import SmsError, SmsRejected
+from gateway.speech.errors import SpeechError
 from gateway.store.database import sql
 from gateway.store.jobs import Job, Kind, Retry
 from gateway.telephony.errors import CallFailed
@@ -73,8 +74,8 @@ class Effects:
             raise Retry(BUSY_LINE_S, "every line is busy, or the gateway is stopping", counted=False)
         try:
             await self._calls.dial(record)
-        except CallFailed as error:
-            if error.status == 486:  # somebody else was quicker
+        except (CallFailed, SpeechError, TimeoutError) as error:
+            if isinstance(error, CallFailed) and error.status == 486:  # somebody else was quicker
                 return
             if job.attempt <= len(PLACE_CALL_DELAYS_S):
                 raise

@@ -15,11 +15,12 @@ from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 import structlog
+from pydantic import ValidationError
 
 from gateway.consent import events as ev
 from gateway.consent.canonical import canonical
 from gateway.consent.code import Reply, code_matches, derive_code, read_reply
-from gateway.consent.errors import Fault, OrderRefused
+from gateway.consent.errors import ConsentError, Fault, OrderRefused
 from gateway.consent.order import DialplanRef, Order, OrderRequest, Policy, check_order, mask
 from gateway.consent.proofs import Confirmation
 from gateway.consent.record import (
@@ -203,7 +204,11 @@ class Engine:
         async with self.database.pool.acquire() as connection:
             lost = [str(row["order_id"]) for row in await connection.fetch(sql("orders_calling_at"), self.gateway)]
         for order_id in lost:
-            record = await self.record(order_id)
+            try:
+                record = await self.record(order_id)
+            except (ConsentError, ValidationError) as error:
+                log.error("record.unreadable", order=order_id, error=str(error))
+                continue
             if record.call_id is not None:
                 ended = ev.CallEnded(
                     call_id=record.call_id, outcome="lost", reason="the gateway restarted", duration_ms=0
@@ -300,8 +305,16 @@ class Engine:
                 case BlockNumber():
                     number = record.order.subscriber.number
                     await connection.execute(sql("block_number"), number, record.reason, UUID(order_id), entry.at)
+                    await self._end_others(connection, number, order_id)
                 case IssueChallenge():
                     pass  # answered by _append with challenge.issued, in this same transaction
+
+    async def _end_others(self, connection: Connection, number: str, order_id: str) -> None:
+        """Who asks not to be called again is asked about nothing else either."""
+        event = ev.OrderWithdrawn(source="do_not_call", reason="the number asked not to be called again")
+        for other in sorted(await ledger.orders_of(connection, number, OPEN)):
+            if other != order_id:
+                await self._append(connection, other, event)
 
     async def _provision(
         self, connection: Connection, record: Record, confirmation: Confirmation, at: datetime

@@ -19,6 +19,53 @@ MAXIMUM_REPLY = 500
 STOP_WORDS = frozenset({"stop", "cancel", "unsubscribe", "quit", "end", "no", "not", "refuse", "td", "t", "안", "못"})
 STOP_STEMS = ("취소", "거부", "거절", "중지", "해지", "아니요", "아니오", "싫", "取消", "拒绝", "退订", "不", "停止")
 """These count anywhere in a message: Korean joins endings to them ("취소해주세요"), Chinese has no spaces ("我不同意")."""
+BESIDE_A_CODE = frozenset(
+    [
+        "code",
+        "the",
+        "my",
+        "is",
+        "it",
+        "otp",
+        "pin",
+        "sms",
+        "yes",
+        "ok",
+        "okay",
+        "reply",
+        "confirm",
+        "agree",
+        "인증번호",
+        "인증번호는",
+        "인증번호입니다",
+        "인증",
+        "번호",
+        "번호는",
+        "코드",
+        "코드는",
+        "입니다",
+        "확인",
+        "네",
+        "예",
+        "넵",
+        "동의",
+        "동의합니다",
+        "신청",
+        "신청합니다",
+        "验证码",
+        "验证码是",
+        "我的验证码是",
+        "校验码",
+        "确认",
+        "同意",
+        "是",
+        "是的",
+        "好",
+        "好的",
+        "回复",
+    ]
+)
+"""The only words that may stand beside a code: anything else, above all a refusal in words nobody foresaw, is no yes."""
 _LONE_CODE = re.compile(rf"(?<!\d)\d(?:[\s.-]?\d){{{CODE_DIGITS - 1}}}(?!\d)")
 
 
@@ -46,14 +93,14 @@ def read_reply(text: str) -> Reply:
     """Read a subscriber's message: full-width digits, spaces, a leading word and stop words in any case.
 
     A stop word anywhere wins over a code. Two different codes in one message are unreadable, and so is one of more than
-    MAXIMUM_REPLY characters: nobody guesses here.
+    MAXIMUM_REPLY characters or with words that do not belong to a code: nobody guesses here.
     """
     plain = unicodedata.normalize("NFKC", text).casefold()
     words = re.findall(r"[^\W\d_]+", plain)
     joined = "".join(words)
     if STOP_WORDS.intersection((*words, joined)) or any(stem in joined for stem in STOP_STEMS):
         return Reply("stop")
-    if len(text) > MAXIMUM_REPLY:
+    if len(text) > MAXIMUM_REPLY or not BESIDE_A_CODE.issuperset(words):
         return Reply("unreadable")
     digits = "".join(str(unicodedata.decimal(character)) if character.isdecimal() else character for character in plain)
     codes = {re.sub(r"\D", "", found) for found in _LONE_CODE.findall(digits)}

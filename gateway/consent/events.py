@@ -170,7 +170,7 @@ class ChallengeExpired(Fact):
 
 class OrderWithdrawn(Fact):
     type: Literal["order.withdrawn"] = "order.withdrawn"
-    source: Literal["api", "cli"]
+    source: Literal["api", "cli", "do_not_call"]
     reason: str
 
 

@@ -142,6 +142,8 @@ def reduce(record: Record, entry: ev.Entry) -> Step:
             return replace(
                 record, state="calling", calls=record.calls + 1, call_id=event.call_id, gateway=event.gateway
             ), ()
+        case ev.UtteranceHeard() if record.is_open and event.call_id == record.call_id:
+            return _heard(record, event)
         case ev.ConsentSpoken():
             return _spoken(record, entry, event)
         case ev.ConsentDenied() if record.is_open:
@@ -182,6 +184,15 @@ def _spoken(record: Record, entry: ev.Entry, event: ev.ConsentSpoken) -> Step:
         return record, ()
     spoken = SpokenConsent(record.order.order_id, event.order_hash, event.call_id, entry.event_id, entry.at)
     return replace(record, state="spoken", spoken=spoken), (IssueChallenge(),)
+
+
+def _heard(record: Record, event: ev.UtteranceHeard) -> Step:
+    """A stop word, and a no to the consent question, count from the moment they are heard, whatever the call does next."""
+    if event.verdict == "stop":
+        return _denied(record, ev.ConsentDenied(call_id=event.call_id, denial="stop", step=event.step))
+    if event.verdict == "deny" and event.grants_consent:
+        return _denied(record, ev.ConsentDenied(call_id=event.call_id, denial="refused", step=event.step))
+    return record, ()
 
 
 def _denied(record: Record, event: ev.ConsentDenied) -> Step:

@@ -72,7 +72,9 @@ class Testimony:
 
 @dataclass(frozen=True, slots=True)
 class Floors:
-    """The thresholds, as measured (DESIGN §6)."""
+    """The thresholds. The phonetic distance is that of ``gateway.consent.phonetics``, whose steps differ from the one that
+    DESIGN §6 measured at 0.35: at 0.45 none of 722 clips that are no agreement passed, and the clear synthetic yes does.
+    """
 
     word_confidence: float = 0.7
     phonetic_distance: float = 0.45
@@ -171,8 +173,11 @@ def _second(testimony: Testimony, grammar: Grammar, floors: Floors) -> str:
 
 
 def _holds(text: str, word: str) -> bool:
-    """Whether *word* is in *text*: as a word, or, in Chinese, where models join words as they like (不同意), as a part."""
-    return word in text.split() or (word in text and all(map(_is_han, word)))
+    """Whether *word* is in *text*: as a word, or, in Hangul and Chinese, where models cut and join words as they like
+    (안합니다, 不同意), as a part of one.
+    """
+    joined = all(_is_han(character) or "가" <= character <= "힣" for character in word)
+    return word in text.split() or (joined and word in text)
 
 
 def _is_han(character: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -153,6 +154,8 @@ class _Process:
         try:
             kind, _, payload = await asyncio.wait_for(self._read(), START_S)
         except (TimeoutError, asyncio.IncompleteReadError) as error:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
             raise SpeechError("the listening process ended before it was ready; its message stands above") from error
         if kind == wire.FAILED:
             raise ModelMissing(payload.decode())
@@ -181,9 +184,14 @@ class _Process:
             return
         if pipe.transport.get_write_buffer_size() > MOST_BUFFERED:
             log.error("speech.worker_hangs", pid=self._process.pid)
-            self._process.kill()
+            self.up.clear()
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
             return
-        pipe.write(wire.pack(kind, session, payload))
+        try:
+            pipe.write(wire.pack(kind, session, payload))
+        except (RuntimeError, OSError):  # it has just died; the end of its other pipe tells, and starts it again
+            self.up.clear()
 
     async def _read(self) -> tuple[bytes, int, bytes]:
         assert self._process is not None
@@ -241,7 +249,7 @@ class _Process:
         while True:
             try:
                 await self.start()
-            except SpeechError as error:
+            except (SpeechError, OSError, ValueError) as error:
                 log.error("speech.worker_restart_failed", error=str(error))
                 await asyncio.sleep(RESTART_S)
             else:

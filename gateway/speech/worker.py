@@ -42,7 +42,6 @@ class _Session:
     fed: int = 0
     partial: str = ""
     question_ended: int | None = None
-    overlapped: bool = False
 
 
 class Worker:
@@ -78,7 +77,6 @@ class Worker:
                 self._frame(session, samples[start : start + FRAME_SAMPLES])
         elif kind == wire.QUESTION_ENDED:
             session.question_ended = session.endpointer.frames
-            session.overlapped = session.endpointer.speaking and not session.bargein
         elif kind == wire.CLOSE:
             del self._sessions[number]
 
@@ -123,7 +121,7 @@ class Worker:
             "words": words,
             "speech_ms": endpointer.speech_ms,
             "snr_db": endpointer.snr_db,
-            "overlapped": session.overlapped,
+            "overlapped": not session.bargein and endpointer.onset_frame <= (session.question_ended or 0),
             "onset_ms": endpointer.onset_frame * FRAME_MS,
             "end_ms": (endpointer.frames * FRAME_MS) - endpointer.silence_ms,
             "decided_ms": endpointer.frames * FRAME_MS,

@@ -101,8 +101,8 @@ class JobRunner:
             self._wake.clear()
             try:
                 delay = await self._claim()
-            except (*UNREACHABLE, asyncpg.PostgresError) as error:
-                log.error("jobs.claim_failed", error=str(error))
+            except Exception as error:  # noqa: BLE001 - the loop outlives whatever a lost database makes of a query
+                log.error("jobs.claim_failed", error=repr(error))
                 delay = RECONNECT_S
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), delay)
@@ -120,8 +120,8 @@ class JobRunner:
                     finally:
                         if not connection.is_closed():
                             await connection.remove_listener(CHANNEL, self._on_notify)
-            except (*UNREACHABLE, asyncpg.PostgresError) as error:
-                log.warning("jobs.listener_lost", error=str(error))
+            except Exception as error:  # noqa: BLE001 - as above
+                log.warning("jobs.listener_lost", error=repr(error))
             await asyncio.sleep(RECONNECT_S)
 
     def _on_notify(self, *_: object) -> None:

@@ -66,7 +66,7 @@ class Invitation:
 
 OnInvite = Callable[[Invitation], Awaitable[None]]
 OnMessage = Callable[[str, str, str], Awaitable[None]]
-"""Number, text, Call-ID (which names the message: a retransmission has the same)."""
+"""Number, text, and Call-ID with CSeq, which name the message: a retransmission has the same."""
 
 
 class _Datagrams(asyncio.DatagramProtocol):
@@ -387,7 +387,8 @@ class UserAgent:
         """202 only when the message is kept: the sender's own retransmission makes good a failure in between."""
         try:
             if self.on_message is not None:
-                await self.on_message(number, incoming.request.text[:MESSAGE_OCTETS], incoming.ids.call_id)
+                name = f"{incoming.ids.call_id} {incoming.ids.cseq.seq}"
+                await self.on_message(number, incoming.request.text[:MESSAGE_OCTETS], name)
         except Exception:
             incoming.reply(500, to_tag=new_tag())
             raise

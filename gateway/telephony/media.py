@@ -15,15 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from secrets import randbits
 
+import structlog
+
 from gateway.telephony.clock import MediaClock
 from gateway.telephony.errors import BadMessage, TransportFailed
-from gateway.telephony.g711 import SILENCE
+from gateway.telephony.g711 import SAMPLE_RATE, SILENCE
 from gateway.telephony.message import HostPort
 from gateway.telephony.playout import FRAME, Playout
 from gateway.telephony.recorder import Recorder, Recording
 from gateway.telephony.rtp import DTMF_KEYS, HEADER, TelephoneEvent, event_payload, parse_event, parse_rtp
 from gateway.telephony.sdp import UNSPECIFIED, MediaTerms
 
+log = structlog.get_logger(__name__)
 Frames = Sequence[bytes]
 Tap = Callable[[bytes], None]
 """Is given each 20 ms frame of the caller, G.711 octets, as it goes into the recording."""
@@ -80,6 +83,11 @@ class MediaStream:
     def position_ms(self) -> int:
         """Milliseconds since the media began: the time line of the recording."""
         return self.frames_in * 20
+
+    @property
+    def behind_ms(self) -> int:
+        """How much later the caller is heard here than he spoke: what waits in the play-out buffer."""
+        return len(self._playout) * 1000 // SAMPLE_RATE
 
     def renegotiate(self, terms: MediaTerms) -> None:
         """Go on under *terms*; where they move the far end, its address is to be learnt anew."""
@@ -155,16 +163,18 @@ class MediaStream:
                 self.on_failure(f"the recording failed: {error.strerror}")
 
     def _send_audio(self) -> bytes:
-        playing, payload, done = self._playing, self._silence, False
-        if playing is not None and not self.terms.on_hold:
-            payload = playing.frames[playing.cursor]
-            playing.cursor += 1
-            done = playing.cursor == len(playing.frames)
-        self._send(self.terms.payload_type, payload, self._timestamp, self._marker)
+        """Send the next frame of what plays, else silence. A frame that did not leave was not played: it is tried again."""
+        playing = self._playing if not self.terms.on_hold else None
+        payload = playing.frames[playing.cursor] if playing is not None else self._silence
+        sent = self._send(self.terms.payload_type, payload, self._timestamp, self._marker)
         self._marker = False
         self._timestamp = (self._timestamp + FRAME) & 0xFFFFFFFF
-        if done:
-            self.stop_playing()
+        if not sent:
+            return self._silence
+        if playing is not None:
+            playing.cursor += 1
+            if playing.cursor == len(playing.frames):
+                self.stop_playing()
         return payload
 
     def _send_key(self) -> bytes:
@@ -178,18 +188,21 @@ class MediaStream:
         self._timestamp = (self._timestamp + FRAME) & 0xFFFFFFFF
         return self._silence
 
-    def _send(self, payload_type: int, payload: bytes, timestamp: int, marker: bool) -> None:
+    def _send(self, payload_type: int, payload: bytes, timestamp: int, marker: bool) -> bool:
+        """Whether the packet left."""
         self._sequence = (self._sequence + 1) & 0xFFFF
         second = payload_type | (0x80 if marker else 0)
         packet = HEADER.pack(0x80, second, self._sequence, timestamp, self._ssrc) + payload
         target = self._source or self.terms.remote
         if target[0] in UNSPECIFIED:
-            return
+            return False
         try:
             self.socket.sendto(packet, target)
-            self.counters.sent += 1
         except OSError:
             self.counters.unsent += 1
+            return False
+        self.counters.sent += 1
+        return True
 
     def _from_peer(self, source: HostPort) -> bool:
         """Only the signalled address is heard; behind NAT the first other source, once, while the signalled one is silent."""
@@ -273,9 +286,20 @@ class MediaEngine:
 
     def _tick(self) -> None:
         for fd, _ in self._epoll.poll(0):
-            self._streams[fd].receive()
+            self._guarded(self._streams[fd], MediaStream.receive)
         for stream in tuple(self._streams.values()):
-            stream.tick()
+            self._guarded(stream, MediaStream.tick)
+
+    @staticmethod
+    def _guarded(stream: MediaStream, step: Callable[[MediaStream], None]) -> None:
+        """What goes wrong with one call ends that call; the tick belongs to all of them."""
+        try:
+            step(stream)
+        except Exception as error:
+            log.exception("media.call_failed")
+            stream.tap = None
+            if stream.on_failure is not None:
+                stream.on_failure(f"its media failed: {error!r}")
 
 
 def _drain(sock: socket.socket) -> None:

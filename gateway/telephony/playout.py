@@ -44,6 +44,10 @@ class Playout:
             self._buffer += self._silence * gap
         self._buffer[offset:end] = payload
 
+    def __len__(self) -> int:
+        """Octets that wait to be played out."""
+        return len(self._buffer)
+
     def take(self) -> bytes:
         """The next 20 ms, as far as they have come; silence for what has not."""
         if self._base is None:

@@ -380,6 +380,28 @@ class TestStopWords:
         )
         assert Counter({(NUMBER, "withdrawn"): 2, (OTHER, "ordered"): 1}) == Counter(map(tuple, states))
 
+    async def test_a_stop_word_on_a_call_counts_when_it_is_heard_and_for_every_order(
+        self, engine: Engine, clock: Clock
+    ) -> None:
+        """Whatever happens to the call afterwards: no other event follows here."""
+        other = await challenged(engine)
+        clock.forward(minutes=1)
+        record = await calling(engine, call_id="call-2")
+        said = ev.UtteranceHeard(call_id="call-2", step="owner", grants_consent=False, verdict="stop", reason="said it")
+        after = await engine.append(record.order.order_id, said)
+        assert ("refused", "asked not to be called again") == (after.state, after.reason)
+        await engine.take_message("http", "1", NUMBER, engine.code(other))
+        assert "withdrawn" == (await engine.record(other.order.order_id)).state
+        with pytest.raises(OrderRefused):
+            await ordered(engine)
+
+    async def test_a_no_to_the_consent_question_counts_when_it_is_heard(self, engine: Engine) -> None:
+        record = await calling(engine)
+        said = ev.UtteranceHeard(
+            call_id="call-1", step="consent", grants_consent=True, verdict="deny", reason="said it"
+        )
+        assert "refused" == (await engine.append(record.order.order_id, said)).state
+
     async def test_a_stop_word_after_the_confirmation_is_only_recorded(self, engine: Engine) -> None:
         record = await confirmed(engine)
         assert Inbound("taken", record.order.order_id, "confirmed") == await engine.take_message(

@@ -61,6 +61,7 @@ class TestReadingACode:
             "①②③④⑤⑥",
             "١٢٣٤٥٦",
             "code 123456",
+            "the code is 123456",
             "Code:123456",
             "인증번호 123456",
             "인증번호는 123456 입니다",
@@ -107,9 +108,18 @@ class TestReadingAStop:
     def test_a_stop_word_beats_a_code(self, text: str) -> None:
         assert STOP == read_reply(text)
 
-    @pytest.mark.parametrize("text", ["stopwatch 123456", "notice 123456", "안녕하세요 123456", "the code is 123456"])
+    @pytest.mark.parametrize("text", ["stopwatch 123456", "notice 123456", "안녕하세요 123456"])
     def test_a_word_that_only_begins_like_one_is_none(self, text: str) -> None:
-        assert code("123456") == read_reply(text)
+        assert "stop" != read_reply(text).reading
+
+    @pytest.mark.parametrize(
+        "text",
+        ["안해요 123456", "동의안함 123456", "안할래요 123456", "하지마세요 123456", "그만하세요 123456", "아니 123456",
+         "没同意 123456", "别开通 123456", "算了 123456", "never 123456", "nope 123456", "dont want 123456",
+         "wrong number 123456", "누구세요? 123456", "how much? 123456"],
+    )  # fmt: skip
+    def test_a_code_among_other_words_confirms_nothing(self, text: str) -> None:
+        assert "code" != read_reply(text).reading
 
 
 class TestLongMessages:

@@ -126,7 +126,7 @@ class TestVerdicts:
     @pytest.mark.parametrize(
         ("question", "verdict", "expected_denial", "outcome"),
         [
-            ("opening", "deny", None, "postponed"),
+            ("opening", "deny", "refused", "completed"),
             ("opening", "stop", "stop", "completed"),
             ("opening", "agent", None, "transferred"),
             ("owner", "deny", "ineligible", "completed"),

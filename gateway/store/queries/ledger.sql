@@ -62,7 +62,10 @@ WHERE webhook_id = $1;
 
 -- name: revive_delivery
 UPDATE consent.deliveries SET state = 'pending', updated_at = $2
-WHERE webhook_id = $1 AND state = 'dead' RETURNING attempts;
+WHERE webhook_id = $1 AND (state = 'dead' OR (state = 'pending' AND EXISTS (
+    SELECT FROM consent.jobs
+    WHERE kind = 'deliver_webhook' AND jobs.state = 'held' AND payload->>'webhook_id' = deliveries.webhook_id::text
+))) RETURNING attempts;
 
 -- name: list_deliveries
 SELECT webhook_id, tenant, order_id, state, attempts, last_status, last_error, created_at, updated_at
