@@ -40,10 +40,6 @@ class Line:
         """The SIP URI that reaches *number* (E.164) over this line."""
         return uri_text(self.dial.format(number=number, digits=number.lstrip("+")), self.host, self.port)
 
-    async def call(self, agent: UserAgent, number: str, call_id: str) -> Call:
-        """Dial *number*. Raises CallFailed."""
-        return await self.call_uri(agent, self.uri(number), call_id)
-
     async def call_uri(self, agent: UserAgent, target: str, call_id: str) -> Call:
         return await agent.dial(
             target, call_id, from_user=self.from_user, from_host=self.from_host,

