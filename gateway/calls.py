@@ -88,9 +88,8 @@ class Calls:
         await self.prepare(record)
         line = self._lines[0] if self._lines else Line("direct", host="")
         if target is not None and parse_sip_uri(target).host != line.host:
-            line = Line(
-                "direct", host="", from_user=line.from_user, ring_s=line.ring_s
-            )  # our password is not for strangers
+            # a host that was named by hand gets no answer to a challenge: our password is the line's alone
+            line = Line("direct", host="", from_user=line.from_user, ring_s=line.ring_s)
         call_id = new_call_id()
         await self._start(record, call_id, "outbound")
         self._tasks.spawn(self._outbound(record, call_id, line, target or line.uri(record.order.subscriber.number)))

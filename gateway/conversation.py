@@ -6,6 +6,7 @@ The way of the data: call → utterance → verdict → event. What an event mea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
@@ -32,6 +33,7 @@ log = structlog.get_logger(__name__)
 MOST_CALL_S = 900.0
 """The longest call: a far end that holds the line and is never heard again must not keep it for ever."""
 PARTING_S = 1.5
+GOODBYE_S = 15.0
 
 
 class Conversation:
@@ -91,7 +93,9 @@ class Conversation:
         self._stopping = True
         _, frames = self._prompts[self._plan.goodbye]
         try:
-            await self._call.play(frames)
+            with contextlib.suppress(TimeoutError):  # on hold nothing is played: the call ends all the same
+                async with asyncio.timeout(GOODBYE_S):
+                    await self._call.play(frames)
         except CallOver:
             return
         self._call.hangup(reason)

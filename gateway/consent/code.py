@@ -20,50 +20,9 @@ STOP_WORDS = frozenset({"stop", "cancel", "unsubscribe", "quit", "end", "no", "n
 STOP_STEMS = ("취소", "거부", "거절", "중지", "해지", "아니요", "아니오", "싫", "取消", "拒绝", "退订", "不", "停止")
 """These count anywhere in a message: Korean joins endings to them ("취소해주세요"), Chinese has no spaces ("我不同意")."""
 BESIDE_A_CODE = frozenset(
-    [
-        "code",
-        "the",
-        "my",
-        "is",
-        "it",
-        "otp",
-        "pin",
-        "sms",
-        "yes",
-        "ok",
-        "okay",
-        "reply",
-        "confirm",
-        "agree",
-        "인증번호",
-        "인증번호는",
-        "인증번호입니다",
-        "인증",
-        "번호",
-        "번호는",
-        "코드",
-        "코드는",
-        "입니다",
-        "확인",
-        "네",
-        "예",
-        "넵",
-        "동의",
-        "동의합니다",
-        "신청",
-        "신청합니다",
-        "验证码",
-        "验证码是",
-        "我的验证码是",
-        "校验码",
-        "确认",
-        "同意",
-        "是",
-        "是的",
-        "好",
-        "好的",
-        "回复",
-    ]
+    "code the my is it otp pin sms yes ok okay reply confirm agree "
+    "인증번호 인증번호는 인증번호입니다 인증 번호 번호는 코드 코드는 입니다 확인 네 예 넵 동의 동의합니다 신청 신청합니다 "
+    "验证码 验证码是 我的验证码是 校验码 确认 同意 是 是的 好 好的 回复".split()
 )
 """The only words that may stand beside a code: anything else, above all a refusal in words nobody foresaw, is no yes."""
 _LONE_CODE = re.compile(rf"(?<!\d)\d(?:[\s.-]?\d){{{CODE_DIGITS - 1}}}(?!\d)")
