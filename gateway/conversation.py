@@ -15,17 +15,18 @@ import structlog
 
 from gateway.consent import events as ev
 from gateway.consent.record import Record
-from gateway.consent.verdict import Grammar, Judgement, Testimony, judge
+from gateway.consent.testimony import Grammar, Testimony
+from gateway.consent.verdict import Judgement, judge
 from gateway.dialplan import interpreter as script
 from gateway.dialplan.model import Dialplan
+from gateway.ears import Tap, Watch
 from gateway.engine import Engine
-from gateway.language.pack import LanguagePack
+from gateway.language.pack import WATCH, LanguagePack
 from gateway.speech.errors import DecoderLost
 from gateway.speech.listener import Hearing, Listener, Session
 from gateway.speech.prompts import Prompt
 from gateway.telephony.call import Call
 from gateway.telephony.errors import CallOver
-from gateway.telephony.g711 import decode
 from gateway.telephony.media import Frames
 from gateway.telephony.playout import FRAME
 
@@ -33,6 +34,14 @@ log = structlog.get_logger(__name__)
 MOST_CALL_S = 900.0
 """The longest call: a far end that holds the line and is never heard again must not keep it for ever."""
 PARTING_S = 1.5
+"""How long after the end of the call its last words may take to be understood."""
+
+SETTLE_S = 3.0
+"""How long a callee who speaks when a prompt ends may take to finish: a refusal, the silence behind it, and the decoder."""
+
+MOST_ASIDES = 100
+"""Remarks beside one prompt that are written down; a no is written down whatever came before."""
+
 GOODBYE_S = 15.0
 
 
@@ -63,6 +72,10 @@ class Conversation:
         self._transfer_targets = transfer_targets
         self._stopping = False
         self._prompts = dict(prompts)
+        self._step = plan.start
+        self._captures: dict[str, ev.Capture] = {}
+        self._asides: asyncio.Queue[ev.UtteranceHeard] = asyncio.Queue()
+        self._watch = Watch(call.stream, listener, WATCH, self._on_aside)
 
     async def run(self) -> ev.CallEnded:
         """The whole call. Returns how it ended; the caller of this appends that, when the recording is finished."""
@@ -73,6 +86,7 @@ class Conversation:
         try:
             async with asyncio.timeout(MOST_CALL_S):
                 while not isinstance(action, script.End):
+                    self._step = action.step
                     action = actions.send(await self._do(action))
             outcome, reason = action.outcome, action.reason
             if outcome != "transferred":
@@ -80,10 +94,14 @@ class Conversation:
         except CallOver as over:
             by_caller = self._call.ended.result().by == "caller"
             outcome, reason = ("hung_up", f"at {action.step}") if by_caller else ("failed", f"{over} at {action.step}")
+            await self._watch.settled(PARTING_S)  # the last words before the caller hung up
         except Exception:
             log.exception("conversation.failed", call=self._call.call_id, step=action.step)
             outcome, reason = "failed", f"the gateway failed at {action.step}"
             await self.say_goodbye("the gateway failed")
+        finally:
+            self._watch.off()
+        await self._write_asides()
         return ev.CallEnded(
             call_id=self._call.call_id, outcome=outcome, reason=reason, duration_ms=self._call.stream.position_ms
         )
@@ -109,7 +127,10 @@ class Conversation:
             case script.Question():
                 return await self._ask(action)
             case script.Grant():
-                event = ev.ConsentSpoken(call_id=self._call.call_id, order_hash=self._record.order_hash)
+                event = ev.ConsentSpoken(
+                    call_id=self._call.call_id, order_hash=self._record.order_hash,
+                    captures=tuple(self._captures.values()),
+                )  # fmt: skip
                 record = await self._engine.append(self._order_id, event)
                 return script.Done(ok=record.spoken is not None and not record.ended)
             case script.Deny():
@@ -123,10 +144,34 @@ class Conversation:
                 raise AssertionError("the end of a script is not something to do")
 
     async def _play(self, action: script.Play) -> script.Played:
+        """Play the prompts of *action*; an objection that is heard beside them stops them. Who is speaking when they end may
+        finish.
+        """
         whole = True
+        if action.watch:
+            self._watch.on()
         for name in action.prompts:
+            if action.watch and self._watch.objection is not None:
+                whole = False
+                break
             whole = await self._play_prompt(action.step, name, action.disclosure) and whole
-        return script.Played(whole)
+        objection = await self._watch.settled(SETTLE_S) if action.watch else None
+        await self._write_asides()
+        return script.Played(whole and objection is None, objection)
+
+    def _on_aside(self, hearing: Hearing, opened_ms: int) -> Judgement:
+        """What was said while a prompt played: it can take consent away, and never give it."""
+        judgement = judge(hearing.testimony, self._grammars[WATCH], binding=True)
+        self._note_aside(hearing, judgement, opened_ms)
+        return judgement
+
+    def _note_aside(self, hearing: Hearing, judgement: Judgement, opened_ms: int) -> None:
+        if self._asides.qsize() < MOST_ASIDES or judgement.verdict in ("deny", "stop"):
+            self._asides.put_nowait(self._utterance(hearing, judgement, opened_ms, self._step, aside=True))
+
+    async def _write_asides(self) -> None:
+        while not self._asides.empty():
+            await self._engine.append(self._order_id, self._asides.get_nowait())
 
     async def _play_prompt(
         self, step: str, name: str, disclosure: str | None = None, session: Session | None = None
@@ -158,63 +203,91 @@ class Conversation:
         except DecoderLost as lost:
             log.warning("conversation.decoder_lost", call=self._call.call_id, step=action.step)
             hearing, judgement, opened_ms = None, Judgement("repeat", str(lost)), self._call.stream.position_ms
-        testimony = hearing.testimony if hearing else Testimony()
-        utterance = ev.UtteranceHeard(
-            call_id=self._call.call_id,
-            step=action.step,
-            grants_consent=action.grants_consent,
-            verdict=judgement.verdict,
-            reason=judgement.reason,
-            heard=" ".join(word.word for word in testimony.words),
-            heard_open=testimony.open_text or "",
-            words=testimony.words,
-            dtmf=testimony.dtmf,
-            start_ms=opened_ms + (hearing.onset_ms if hearing else 0),
-            end_ms=opened_ms + (hearing.end_ms if hearing else 0),
-            snr_db=testimony.snr_db,
-            model=hearing.model if hearing else "",
-            grammar_sha256=hearing.grammar_sha256 if hearing else "",
+        utterance = self._utterance(
+            hearing or Hearing(Testimony()), judgement, opened_ms, action.step, grants_consent=action.grants_consent
         )
+        await self._write_asides()
         await self._engine.append(self._order_id, utterance)
+        if judgement.verdict == "affirm" and action.binding:
+            self._captures[action.ask.purpose] = ev.Capture(
+                step=action.step, purpose=action.ask.purpose,
+                said=utterance.testimony.heard, audio_sha256=utterance.audio_sha256,
+            )  # fmt: skip
         return script.Heard(judgement.verdict)
 
+    def _utterance(
+        self, hearing: Hearing, judgement: Judgement, opened_ms: int, step: str, *,
+        grants_consent: bool = False, aside: bool = False,
+    ) -> ev.UtteranceHeard:  # fmt: skip
+        """The event; the hearing's times count from *opened_ms* in the recording."""
+        return ev.UtteranceHeard(
+            call_id=self._call.call_id,
+            step=step,
+            grants_consent=grants_consent,
+            aside=aside,
+            verdict=judgement.verdict,
+            reason=judgement.reason,
+            testimony=hearing.testimony,
+            start_ms=opened_ms + hearing.onset_ms,
+            end_ms=opened_ms + hearing.end_ms,
+            audio_start_ms=opened_ms + hearing.audio_start_ms,
+            audio_end_ms=opened_ms + hearing.decided_ms,
+            audio_sha256=hearing.audio_sha256,
+            model=hearing.model,
+            model_sha256=hearing.model_sha256,
+            grammar_sha256=hearing.grammar_sha256,
+        )
+
     async def _listen(self, action: script.Question) -> tuple[Hearing, Judgement, int]:
+        """Play the question and listen to the answer; or to the no that is said while it still plays."""
         ask, call = action.ask, self._call
         grammar = self._grammars[ask.grammar]
-        law = call.stream.terms.law
-        keys: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        keys: asyncio.Future[str] = loop.create_future()
+        objected: asyncio.Future[Hearing] = loop.create_future()
         cut_in = call.stop_playing if ask.bargein else _nothing
         await self._listener.ready()
-        session = self._listener.open(
-            ask.grammar, timeout_s=ask.timeout_s, bargein=ask.bargein,
-            second_pass=action.grants_consent, on_started=cut_in,
-        )  # fmt: skip
+        self._watch.off()
 
         def on_key(key: str) -> None:
             if not keys.done():
                 keys.set_result(key)
                 cut_in()
 
-        opened_ms = call.stream.position_ms
-        call.stream.tap = lambda octets: session.feed(decode(octets, law))
+        def on_aside(hearing: Hearing) -> None:
+            judgement = judge(hearing.testimony, grammar, binding=True)
+            if judgement.verdict in ("deny", "stop") and not objected.done():
+                objected.set_result(hearing)
+                call.stop_playing()
+            else:
+                self._note_aside(hearing, judgement, tap.opened_ms)
+
+        session = self._listener.open(
+            ask.grammar, mode="bargein" if ask.bargein else "ask", timeout_s=ask.timeout_s,
+            second_pass=action.binding, on_started=cut_in, on_aside=on_aside,
+        )  # fmt: skip
+        tap = Tap(call.stream, session)
         call.stream.on_key = on_key
         try:
-            *before, last = action.prompts
-            for name in before:
-                await self._play_prompt(action.step, name)
-            await self._play_prompt(action.step, last, session=session)
-            await asyncio.wait(_waits(session.final, keys, call.ended), return_when=asyncio.FIRST_COMPLETED)
-            if call.ended.done() and not await self._parting_no(session, grammar):
+            with contextlib.suppress(CallOver):  # hung up in the middle of the question: the last words count
+                *before, last = action.prompts
+                for name in before:
+                    await self._play_prompt(action.step, name)
+                await self._play_prompt(action.step, last, session=session)
+            await asyncio.wait(_waits(session.final, keys, objected, call.ended), return_when=asyncio.FIRST_COMPLETED)
+            if call.ended.done() and not objected.done() and not await self._parting_no(session, grammar):
                 raise CallOver(call.ended.result().reason)
-            if keys.done() and not session.final.done():
-                testimony = Testimony(dtmf=keys.result())
-                elapsed = call.stream.position_ms - opened_ms
-                hearing = Hearing(testimony, elapsed, elapsed, "", "")
+            if objected.done():
+                hearing = objected.result()
+            elif keys.done() and not session.final.done():
+                elapsed = call.stream.position_ms - tap.opened_ms
+                hearing = Hearing(Testimony(dtmf=keys.result()), elapsed, elapsed)
             else:
                 hearing = session.final.result()
-            return hearing, judge(hearing.testimony, grammar, binding=action.grants_consent), opened_ms
+            return hearing, judge(hearing.testimony, grammar, binding=action.binding), tap.opened_ms
         finally:
-            call.stream.tap = call.stream.on_key = None
+            tap.off()
+            call.stream.on_key = None
             session.close()
 
     async def _parting_no(self, session: Session, grammar: Grammar) -> bool:

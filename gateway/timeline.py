@@ -43,11 +43,14 @@ def describe(event: ev.Event) -> str:
             cut = "" if event.samples_sent == event.samples_planned else f" (cut at {event.samples_sent / 8000:.1f} s)"
             return f"[{event.step}]{' disclosure' if event.disclosure else ''} {event.text}{cut}"
         case ev.UtteranceHeard():
-            heard = event.dtmf or event.heard or "nothing"
-            again = f", second pass {event.heard_open!r}" if event.heard_open else ""
-            return f"[{event.step}] heard {heard!r}{again} → {event.verdict}: {event.reason}"
+            testimony = event.testimony
+            heard = testimony.dtmf or testimony.heard or "nothing"
+            again = f", second pass {testimony.heard_open!r}" if testimony.heard_open else ""
+            beside = "beside the prompt " if event.aside else ""
+            return f"[{event.step}] {beside}heard {heard!r}{again} → {event.verdict}: {event.reason}"
         case ev.ConsentSpoken():
-            return "a clear yes, bound to the order's hash"
+            twice = "given twice, " if len(event.captures) > 1 else ""
+            return f"a clear yes, {twice}bound to the order's hash"
         case ev.ConsentDenied():
             return f"[{event.step}] {event.denial}"
         case ev.CallEnded():

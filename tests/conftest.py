@@ -12,9 +12,13 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from hypothesis import settings
 
 from gateway.store.database import Database
 from gateway.store.postgres import EmbeddedPostgres, Endpoint
+
+settings.register_profile("any machine", deadline=None)  # a busy machine is no fault
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

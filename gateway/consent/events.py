@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from gateway.consent.order import Order
-from gateway.consent.verdict import Verdict, Word
+from gateway.consent.testimony import Testimony
+from gateway.consent.verdict import Verdict
 
 CallOutcome = Literal[
     "completed",  # the script ran to its end
@@ -73,29 +74,47 @@ class PromptPlayed(Fact):
 
 
 class UtteranceHeard(Fact):
-    """What was heard after one question; *start_ms*/*end_ms* in the call's recording."""
+    """What was heard after one question, or beside a prompt (*aside*), with all that the witnesses said of it: from the
+    testimony alone the verdict can be judged again.
+
+    All times are in the call's recording. *start_ms*/*end_ms*: the speech. *audio_start_ms*/*audio_end_ms*: what was judged,
+    the caller's channel; *audio_sha256* is over its 16-bit little-endian samples.
+    """
 
     type: Literal["utterance.heard"] = "utterance.heard"
     call_id: str
     step: str
     grants_consent: bool
+    aside: bool = False
     verdict: Verdict
     reason: str
-    heard: str = ""
-    heard_open: str = ""
-    words: tuple[Word, ...] = ()
-    dtmf: str = ""
+    testimony: Testimony = Testimony()
     start_ms: int = 0
     end_ms: int = 0
-    snr_db: float | None = None
+    audio_start_ms: int = 0
+    audio_end_ms: int = 0
+    audio_sha256: str = ""
     model: str = ""
+    model_sha256: str = ""
     grammar_sha256: str = ""
 
 
+class Capture(Fact):
+    """One affirmative that a consent rests on: the question, and the utterance by the hash of its audio."""
+
+    step: str
+    purpose: str
+    said: str
+    audio_sha256: str
+
+
 class ConsentSpoken(Fact):
+    """*captures*: every affirmative that the script demanded, in order; the binding one is the last."""
+
     type: Literal["consent.spoken"] = "consent.spoken"
     call_id: str
     order_hash: str
+    captures: tuple[Capture, ...] = ()
 
 
 class ConsentDenied(Fact):

@@ -8,7 +8,7 @@ a step apart, all others a whole one.
 from __future__ import annotations
 
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 
 _INITIAL, _VOWEL, _FINAL = 0x1100, 0x1161, 0x11A8
 _INITIALS = ("g", "gg", "n", "d", "dd", "l", "m", "b", "bb", "s", "ss", "", "j", "jj", "c", "k", "t", "p", "h")
@@ -44,6 +44,7 @@ def sounds(text: str) -> str:
     return "".join(found)
 
 
+@lru_cache(maxsize=4096)
 def phonetic_distance(heard: str, target: str) -> float:
     """Weighted Levenshtein distance over :func:`sounds`, divided by the target's length: 0 is the same, 1 nothing alike.
 

@@ -187,10 +187,12 @@ def _spoken(record: Record, entry: ev.Entry, event: ev.ConsentSpoken) -> Step:
 
 
 def _heard(record: Record, event: ev.UtteranceHeard) -> Step:
-    """A stop word, and a no to the consent question, count from the moment they are heard, whatever the call does next."""
+    """A stop word, a no to the consent question, and a no beside a prompt count from the moment they are heard, whatever the
+    call does next.
+    """
     if event.verdict == "stop":
         return _denied(record, ev.ConsentDenied(call_id=event.call_id, denial="stop", step=event.step))
-    if event.verdict == "deny" and event.grants_consent:
+    if event.verdict == "deny" and (event.grants_consent or event.aside):
         return _denied(record, ev.ConsentDenied(call_id=event.call_id, denial="refused", step=event.step))
     return record, ()
 

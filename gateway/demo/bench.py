@@ -20,8 +20,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from gateway.demo import VOICES
 from gateway.demo.orders import sample_order
-from gateway.demo.world import VOICES, World, free_port, open_world
+from gateway.demo.world import World, free_port, open_world
 from gateway.speech.prompts import read_wav
 from gateway.telephony.agent import UserAgent
 from gateway.telephony.call import Call

@@ -228,7 +228,7 @@ async def _keep(world: World) -> None:
 Everything keeps running. Dial in with Linphone or Zoiper on this machine:
   account   {number}@{world.host}:{world.sip_port}   (UDP, PCMA or PCMU)   password {world.phone_password}
   call      sip:gateway@{world.host}:{world.sip_port}   an order for you is open: {created["order_id"][:8]}
-  answer    in Korean: 네 계속하세요 · 네 본인입니다 · 네 어른입니다 · 네 동의합니다
+  answer    in Korean: 네 말씀하세요 · 네 본인입니다 · 네 어른입니다 · 네 동의합니다
   the SMS appears here; type your reply and press return. Its code lives {KEPT_CODE_TTL_S:.0f} s.
 API {world.api}   key {world.api_key}   Ctrl-C ends it.""",
         highlight=False, markup=False, soft_wrap=True,

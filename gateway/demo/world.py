@@ -19,10 +19,10 @@ from typing import Any
 
 import aiohttp
 
+from gateway.demo import VOICES
 from gateway.demo.parties import Billing, Handset, start_parties
 from gateway.provisioning.signature import PREFIX
 
-VOICES = Path(__file__).parent / "voices"
 START_S = 90.0
 STOP_S = 20.0
 

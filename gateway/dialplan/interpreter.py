@@ -8,17 +8,22 @@
         action = script.send(result_of(action))   # StopIteration when the call is over
 
 ``Grant`` is yielded in one place only: after ``affirm`` to a question whose purpose is consent, with every mandatory
-disclosure played whole in this very call, and never after a no. The linter proves the same before the call; this is the belt to those braces.
+disclosure played whole in this very call, the interest question answered likewise where the script takes two captures, and never
+after a no. The linter proves the same before the call; this is the belt to those braces.
+
+A no or a stop word that is said while a prompt plays leads to the dialplan's ``deny`` or ``stop``, from wherever it is said; once,
+for after it nothing is listened for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Literal
 
 from gateway.consent.events import CallOutcome, Denial
 from gateway.consent.verdict import Verdict
-from gateway.dialplan.model import MANDATORY, Ask, Dialplan, Disclosure, disclosure_prompt
+from gateway.dialplan.model import BINDING, MANDATORY, Ask, Dialplan, Disclose, Disclosure, Purpose, disclosure_prompt
 
 DISCLOSURE_PLAYS = 2
 REPEATS = 2
@@ -26,12 +31,15 @@ REPEATS = 2
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """Play *prompts*, one after the other. Send back :class:`Played`."""
+    """Play *prompts*, one after the other, listening for a no and for stop words beside them where *watch* says so. Send back
+    :class:`Played`.
+    """
 
     step: str
     prompts: tuple[str, ...]
     bargein: bool = False
     disclosure: Disclosure | None = None
+    watch: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,11 @@ class Question:
     @property
     def grants_consent(self) -> bool:
         return self.ask.purpose == "consent"
+
+    @property
+    def binding(self) -> bool:
+        """Whether a yes is judged by every witness."""
+        return self.ask.purpose in BINDING
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +94,10 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """*whole*: every sample was sent."""
+    """*whole*: every sample was sent. *objection*: what the callee said meanwhile."""
 
     whole: bool
+    objection: Objection | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +110,7 @@ class Done:
     ok: bool = True
 
 
+Objection = Literal["deny", "stop"]
 Action = Play | Question | Grant | Deny | TransferTo | End
 Result = Played | Heard | Done
 
@@ -103,39 +118,37 @@ Result = Played | Heard | Done
 def run(plan: Dialplan) -> Generator[Action, Result, None]:
     """The actions of one call. The last one is always :class:`End`."""
     heard_whole: set[Disclosure] = set()
-    refused = False
+    affirmed: set[Purpose] = set()
+    refused = settled = False  # settled: nothing that is still said can change how the call ends
     name = asked = plan.start
     while True:
         step = plan.steps[name]
+        objection: Objection | None = None
         if step.say:
-            yield Play(name, step.say.prompts, step.say.bargein)
+            objection = _objection((yield Play(name, step.say.prompts, step.say.bargein, watch=not settled)))
             name = _then(step.then)
         elif step.disclose:
-            for term in step.disclose.terms:
-                for _ in range(DISCLOSURE_PLAYS):
-                    played = yield Play(name, (disclosure_prompt(term),), disclosure=term)
-                    if isinstance(played, Played) and played.whole:
-                        heard_whole.add(term)
-                        break
-                else:
-                    yield Play(name, (plan.goodbye,))
-                    yield End(name, "failed", f"the disclosure {term!r} could not be played whole")
-                    return
+            unheard, objection = yield from _disclose(name, step.disclose, heard_whole, watch=not settled)
+            if unheard and objection is None:
+                yield Play(name, (plan.goodbye,), watch=False)
+                yield End(name, "failed", f"the disclosure {unheard!r} could not be played whole")
+                return
             name = _then(step.then)
         elif step.ask:
-            if step.ask.purpose == "consent" and not heard_whole.issuperset(MANDATORY):
-                yield End(name, "failed", f"not every disclosure was heard before {name!r}")
-                return
-            if step.ask.purpose == "consent" and refused:
-                yield End(name, "failed", f"a no came before {name!r}, and a no is final")
+            fault = _out_of_place(plan, step.ask, heard_whole, affirmed, refused=refused)
+            if fault:
+                yield End(name, "failed", f"{fault} {name!r}")
                 return
             asked = name
             name, verdict = yield from _ask(asked, step.ask)
-            refused |= verdict == "stop" or (step.ask.purpose == "consent" and verdict not in ("affirm", "agent"))
+            refused |= verdict == "stop" or (step.ask.purpose in BINDING and verdict not in ("affirm", "agent"))
+            settled |= verdict == "stop"
+            if verdict == "affirm":
+                affirmed.add(step.ask.purpose)
             if verdict == "affirm" and step.ask.purpose == "consent":
                 granted = yield Grant(asked)
                 if not (isinstance(granted, Done) and granted.ok):
-                    yield Play(asked, (plan.goodbye,))
+                    yield Play(asked, (plan.goodbye,), watch=False)
                     yield End(asked, "failed", "the order was no longer open when the consent was given")
                     return
         elif step.transfer:
@@ -147,20 +160,62 @@ def run(plan: Dialplan) -> Generator[Action, Result, None]:
         elif step.hangup:
             if step.hangup.denial:
                 yield Deny(asked, step.hangup.denial)
+                settled = True
             if step.hangup.prompts:
-                yield Play(name, step.hangup.prompts)
-            yield End(name, step.hangup.outcome, step.hangup.denial or "")
-            return
+                objection = _objection((yield Play(name, step.hangup.prompts, watch=not settled)))
+            if objection is None:
+                yield End(name, step.hangup.outcome, step.hangup.denial or "")
+                return
         else:
             name = _then(step.goto)
+        if objection is not None:
+            refused = settled = True
+            name = plan.deny if objection == "deny" else plan.stop
+
+
+def _disclose(
+    name: str, disclose: Disclose, heard_whole: set[Disclosure], *, watch: bool
+) -> Generator[Action, Result, tuple[Disclosure | None, Objection | None]]:
+    """Play every term to its end, each once more where it was cut. The term that could not be played, and what the callee
+    objected; both None when all is well.
+    """
+    for term in disclose.terms:
+        for _ in range(DISCLOSURE_PLAYS):
+            played = yield Play(name, (disclosure_prompt(term),), disclosure=term, watch=watch)
+            objection = _objection(played)
+            if objection is not None:
+                return None, objection
+            if isinstance(played, Played) and played.whole:
+                heard_whole.add(term)
+                break
+        else:
+            return term, None
+    return None, None
+
+
+def _objection(result: Result) -> Objection | None:
+    return result.objection if isinstance(result, Played) else None
+
+
+def _out_of_place(
+    plan: Dialplan, ask: Ask, heard_whole: set[Disclosure], affirmed: set[Purpose], *, refused: bool
+) -> str:
+    """Why the consent question must not be put here; empty where it may."""
+    if ask.purpose != "consent":
+        return ""
+    if not heard_whole.issuperset(MANDATORY):
+        return "not every disclosure was heard before"
+    if plan.captures == 2 and "interest" not in affirmed:
+        return "no interest was declared before"
+    return "a no is final, and one came before" if refused else ""
 
 
 def _ask(name: str, ask: Ask) -> Generator[Action, Result, tuple[str, Verdict]]:
     """Put one question until it is answered or its patience is spent: the next step, and the verdict that chose it.
 
-    Silence and answers that do not fit are counted apart, but together for the consent question: twice unclear is a no (rule R1).
+    Silence and answers that do not fit are counted apart, but together for the binding questions: twice unclear is a no (rule R1).
     """
-    binding = ask.purpose == "consent"
+    binding = ask.purpose in BINDING
     noinputs = nomatches = repeats = 0
     prompts: tuple[str, ...] = (ask.prompt,)
     while True:

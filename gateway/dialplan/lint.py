@@ -3,8 +3,10 @@
 On **every** way from the start to a consent question, leave to go on, identity, eligibility and every mandatory disclosure
 must have been passed first, by the answer that grants them; and the consent question itself must be heard whole. A path is
 judged by what it must have done: the analysis keeps, for each step, the set of things done on *all* ways to it (a must-
-analysis; the intersection over all incoming edges, iterated to its fixed point), so loops are covered too. A no to the consent
-question, and a stop word to any question, is final: nothing more is asked after it.
+analysis; the intersection over all incoming edges, iterated to its fixed point), so loops are covered too. A no to the consent or
+the interest question, and a stop word to any question, is final: nothing more is asked after it. A no or a stop word may also be
+said while a prompt plays: from every step the way leads to the dialplan's ``deny`` and ``stop`` too. Where the script takes two
+captures, the interest question stands on every way as well.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import get_args
 
 from gateway.consent.events import Denial
 from gateway.dialplan.errors import UnsafeDialplan
-from gateway.dialplan.model import MANDATORY, Dialplan, Step, disclosure_prompt
+from gateway.dialplan.model import BINDING, MANDATORY, Dialplan, Step, disclosure_prompt
 
 Done = frozenset[str]
 REQUIRED: tuple[str, ...] = ("leave", "identity", "eligibility", *(disclosure_prompt(term) for term in MANDATORY))
@@ -23,6 +25,13 @@ REQUIRED: tuple[str, ...] = ("leave", "identity", "eligibility", *(disclosure_pr
 def lint(plan: Dialplan) -> tuple[str, ...]:
     """What is wrong with *plan*, one sentence each; empty when the consent question is safe on every path."""
     findings: list[str] = []
+    required = (*REQUIRED, "interest") if plan.captures == 2 else REQUIRED
+    if not _only_ends_with(plan, plan.deny, get_args(Denial)):
+        findings.append(f"a no that is said while a prompt plays must end in a denial; {plan.deny!r} may not")
+    if not _only_ends_with(plan, plan.stop, {"stop"}):
+        findings.append(
+            f"a stop word that is said while a prompt plays must end in the denial stop; {plan.stop!r} may not"
+        )
     done = _must_have_done(plan)
     for name, step in plan.steps.items():
         if name not in done:
@@ -31,16 +40,18 @@ def lint(plan: Dialplan) -> tuple[str, ...]:
         if step.ask and not _only_ends_with(plan, step.ask.stop, {"stop"}):
             findings.append(f"question {name!r}: a stop word must lead to a hangup with denial stop and nowhere else")
         if step.ask and step.ask.purpose == "consent":
-            missing = [need for need in REQUIRED if need not in done[name]]
+            missing = [need for need in required if need not in done[name]]
             if missing:
                 findings.append(f"consent question {name!r} can be reached without {', '.join(missing)}")
-            if step.ask.bargein:
-                findings.append(f"consent question {name!r} allows bargein: it must be heard to its end")
             if step.ask.affirm in (step.ask.deny, step.ask.noinput.then, step.ask.nomatch.then):
                 findings.append(f"consent question {name!r}: no, silence or an unclear answer leads where yes leads")
+        if step.ask and step.ask.purpose in BINDING:
+            question = f"{step.ask.purpose} question {name!r}"
+            if step.ask.bargein:
+                findings.append(f"{question} allows bargein: it must be heard to its end")
             for answer in (step.ask.deny, step.ask.noinput.then, step.ask.nomatch.then):
                 if not _only_ends_with(plan, answer, get_args(Denial)):
-                    findings.append(f"consent question {name!r}: no, silence and unclear answers must end in a denial, "
+                    findings.append(f"{question}: no, silence and unclear answers must end in a denial, "
                                     f"with no further question; {answer!r} may not")  # fmt: skip
         if (
             step.hangup
@@ -82,8 +93,9 @@ def _edges(step: Step) -> Iterator[tuple[str, Done]]:
 
 
 def _must_have_done(plan: Dialplan) -> dict[str, Done]:
-    done: dict[str, Done] = {plan.start: frozenset()}
-    work = [plan.start]
+    nothing: Done = frozenset()
+    done = {plan.start: nothing, plan.deny: nothing, plan.stop: nothing}  # a no may come first of all
+    work = list(done)
     while work:
         name = work.pop()
         for target, gained in _edges(plan.steps[name]):

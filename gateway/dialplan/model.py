@@ -24,7 +24,10 @@ Disclosure = Literal["price", "billing", "start", "term", "promotion", "trial", 
 MANDATORY: tuple[Disclosure, ...] = (
     "price", "billing", "start", "term", "promotion", "trial", "function", "use", "ask", "cancel",
 )  # fmt: skip
-Purpose = Literal["leave", "identity", "eligibility", "question", "consent"]
+Purpose = Literal["leave", "identity", "eligibility", "question", "interest", "consent"]
+BINDING: tuple[Purpose, ...] = ("interest", "consent")
+"""The questions that a yes is judged strictest for: the one that grants, and the one that a script may put before it."""
+
 StepName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 PromptName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 
@@ -122,11 +125,15 @@ class Dialplan(Part):
     languages: tuple[Language, ...] = Field(min_length=1)
     start: StepName
     goodbye: PromptName = Field(description="played when the gateway must end the call")
+    deny: StepName = Field(description="where a no leads that is said while a prompt plays")
+    stop: StepName = Field(description="where a stop word leads that is said while a prompt plays")
+    captures: Literal[1, 2] = Field(default=1, description="2: interest first, then consent; the phrase is given twice")
     steps: dict[StepName, Step]
 
     @model_validator(mode="after")
     def _known_steps(self) -> Dialplan:
-        for target, source in [(self.start, "start"), *((t, n) for n, s in self.steps.items() for t in s.exits())]:
+        heads = [(self.start, "start"), (self.deny, "deny"), (self.stop, "stop")]
+        for target, source in [*heads, *((t, n) for n, s in self.steps.items() for t in s.exits())]:
             if target not in self.steps:
                 raise ValueError(f"{source} leads to {target!r}, which is no step")
         return self

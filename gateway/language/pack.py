@@ -15,11 +15,11 @@ from typing import Any, get_args
 
 import yaml
 from babel.dates import format_timedelta
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.consent.events import SmsKind
 from gateway.consent.order import BillingMethod, Language, Offer, Order, Period
-from gateway.consent.verdict import Grammar
+from gateway.consent.testimony import Grammar
 from gateway.language import forms
 from gateway.language.errors import BadPack
 from gateway.strict_yaml import load_yaml
@@ -61,6 +61,13 @@ ALWAYS = PROMPT_SLOTS - {slot for slots in OPTIONAL_SLOTS.values() for slot in s
 SMS_SLOTS = ALWAYS | {"code", "expires_in", "tries_left", "price_terms"}
 CHALLENGE_SLOTS = frozenset({"offer", "price_terms", "billing_method", "code"})
 """What rule R2 wants in the message that carries the code."""
+
+
+WATCH = "watch"
+"""The grammar of what is heard while nothing is asked."""
+
+MERGED = ("deny", "stop", "repeat", "agent", "fillers", "hedges", "questions", "others", "forbidden")
+"""The kinds of phrases that a question shares with all others."""
 
 
 class _File(BaseModel):
@@ -116,7 +123,10 @@ class _Intents(_File):
     stop: tuple[str, ...] = ()
     repeat: tuple[str, ...] = ()
     agent: tuple[str, ...] = ()
-    anti: tuple[str, ...] = ()
+    fillers: tuple[str, ...] = ()
+    hedges: tuple[str, ...] = ()
+    questions: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()
     dtmf_affirm: str = ""
     dtmf_deny: str = ""
@@ -216,7 +226,7 @@ def load_pack(folder: Path, language: Language) -> LanguagePack:
             sms_words=sms_words,
             grammars=_grammars(understood),
         )
-    except (AttributeError, KeyError, TypeError, ValidationError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadPack(f"{home}: {error}") from error
     for name, wording in pack.prompts.items():
         if isinstance(wording, Choice) and name not in OPTIONAL_TERMS:
@@ -240,17 +250,21 @@ def load_pack(folder: Path, language: Language) -> LanguagePack:
 
 
 def _grammars(understood: dict[str, Any]) -> dict[str, Grammar]:
-    """Each grammar takes the common phrases too; another question's yes is an anti-phrase of this one."""
+    """Each grammar takes the common phrases too; another question's yes is none to this one. ``watch`` has the common
+    phrases alone: what is listened for while nothing is asked.
+    """
     common = _Intents.model_validate(understood["common"])
     own = {name: _Intents.model_validate(intents) for name, intents in understood["grammars"].items()}
+    if common.affirm or WATCH in own:
+        raise ValueError(f"a yes belongs to a question, and the name {WATCH!r} to what is heard while none is put")
     grammars = {}
-    for name, mine in own.items():
-        others = [phrase for other in own.values() for phrase in other.affirm if phrase not in mine.affirm]
+    for name, mine in {**own, WATCH: _Intents()}.items():
         merged = {
             field: (*getattr(mine, field), *getattr(common, field))
-            for field in ("deny", "stop", "repeat", "agent", "anti", "forbidden")
+            for field in _Intents.model_fields
+            if field in MERGED
         }
-        merged["anti"] += tuple(others)
+        merged["others"] += tuple(p for other in own.values() for p in other.affirm if p not in mine.affirm)
         grammars[name] = Grammar(name, mine.affirm, **merged, dtmf_affirm=mine.dtmf_affirm, dtmf_deny=mine.dtmf_deny)
     return grammars
 

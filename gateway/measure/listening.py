@@ -1,28 +1,25 @@
-"""``speech eval``: the whole listener over labelled clips, at its real chunking, as fast as it can; and what came of it."""
+"""The whole listener over labelled clips, at its real chunking, as fast as it can."""
 
 from __future__ import annotations
 
 import asyncio
 import csv
-import math
-import os
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from gateway.consent.phonetics import sounds
-from gateway.consent.verdict import Grammar, Judgement, judge
+from gateway.consent.testimony import Grammar
+from gateway.consent.verdict import Judgement, judge
 from gateway.measure.channel import Channel
-from gateway.speech.endpointer import FRAME_SAMPLES
-from gateway.speech.frontend import TELEPHONE_RATE
+from gateway.measure.processes import cpu_s
+from gateway.speech.endpointer import FRAME_MS
 from gateway.speech.listener import Hearing, Listener
-from gateway.speech.prompts import read_wav
+from gateway.speech.prompts import read_wav_at_its_rate
 
 COLUMNS = ("path", "transcript", "label")
+HEAD_S = 0.3
 TAIL_S = 3.0
 TIMEOUT_S = 2.0
 IN_FLIGHT = 3
@@ -60,71 +57,16 @@ class Heard:
         return self.judgement.verdict == "affirm" and self.clip.label != "affirm"
 
 
-@dataclass
-class Report:
-    """*target* is what the question asks for; a clip of exactly that is a *chance*, and no affirm is a false reject."""
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Every clip with what was heard, and what it took: seconds of audio, CPU seconds of the listening processes."""
 
-    target: str
-    heard: list[Heard] = field(default_factory=list)
+    heard: tuple[Heard, ...] = ()
     audio_s: float = 0.0
     cpu_s: float = 0.0
 
-    def confusion(self) -> dict[str, Counter[str]]:
-        table: dict[str, Counter[str]] = {}
-        for one in self.heard:
-            table.setdefault(one.clip.label, Counter())[one.judgement.verdict] += 1
-        return table
-
-    @property
-    def false_accepts(self) -> list[Heard]:
-        return [one for one in self.heard if one.false_accept]
-
-    @property
-    def negatives(self) -> int:
-        return sum(one.clip.label != "affirm" for one in self.heard)
-
-    def chances(self) -> list[Heard]:
-        return [
-            one
-            for one in self.heard
-            if one.clip.label == "affirm" and sounds(one.clip.transcript) == sounds(self.target)
-        ]
-
-    def false_rejects(self) -> dict[str, tuple[int, int]]:
-        """By band and condition: rejected, asked."""
-        table: dict[str, tuple[int, int]] = {}
-        for one in self.chances():
-            key = f"{one.clip.band or '-'} {one.clip.condition or '-'}"
-            rejected, asked = table.get(key, (0, 0))
-            table[key] = rejected + (one.judgement.verdict != "affirm"), asked + 1
-        return table
-
-    def latencies(self) -> tuple[float, float] | None:
-        """p50 and p95, ms."""
-        values = [one.latency_ms for one in self.heard if one.latency_ms is not None]
-        return (float(np.percentile(values, 50)), float(np.percentile(values, 95))) if values else None
-
-    def as_json(self) -> dict[str, Any]:
-        chances = self.chances()
-        latencies = self.latencies()
-        return {
-            "clips": len(self.heard),
-            "target": self.target,
-            "confusion": self.confusion(),
-            "negatives": self.negatives,
-            "false_accepts": [
-                {"path": str(one.clip.path), "transcript": one.clip.transcript, "reason": one.judgement.reason}
-                for one in self.false_accepts
-            ],
-            "false_accept_upper_95": upper_bound(len(self.false_accepts), self.negatives),
-            "asked_phrase": {
-                "clips": len(chances),
-                "rejected": sum(one.judgement.verdict != "affirm" for one in chances),
-                "by_band_and_condition": self.false_rejects(),
-            },
-            "latency_ms": {"p50": latencies[0], "p95": latencies[1]} if latencies else None,
-            "cpu_s_per_audio_s": self.cpu_s / self.audio_s if self.audio_s else None,
-        }
+    def __add__(self, other: Evaluation) -> Evaluation:
+        return Evaluation(self.heard + other.heard, self.audio_s + other.audio_s, self.cpu_s + other.cpu_s)
 
 
 def read_manifest(path: Path) -> list[Clip]:
@@ -142,11 +84,14 @@ def read_manifest(path: Path) -> list[Clip]:
         lacking = [name for name in COLUMNS if not row.get(name)]
         if lacking:
             raise BadManifest(f"{path}, line {number}: {', '.join(lacking)} missing; tab-separated columns are wanted")
-        end = row.get("speech_end") or ""
+        try:
+            end = float(row["speech_end"]) if row.get("speech_end") else None
+        except ValueError as error:
+            raise BadManifest(f"{path}, line {number}: speech_end: {row['speech_end']!r} is no number") from error
         clips.append(
             Clip(
                 path.parent / row["path"], row["transcript"], row["label"], row.get("voice") or "",
-                row.get("band") or "", row.get("cond") or "", float(end) if end else None,
+                row.get("band") or "", row.get("cond") or "", end,
             )
         )  # fmt: skip
     if not clips:
@@ -156,63 +101,41 @@ def read_manifest(path: Path) -> list[Clip]:
 
 async def evaluate(
     clips: Sequence[Clip], listener: Listener, grammar: Grammar, channel: Channel, progress: Callable[[], None]
-) -> Report:
+) -> Evaluation:
     """Run every clip through a started *listener*, as the answer to the binding question that *grammar* is for."""
-    report = Report(grammar.affirm[0])
-    before = _cpu_s(listener.pids)
+    before = sum(map(cpu_s, listener.pids))
     places = asyncio.Semaphore(IN_FLIGHT * len(listener.pids))
+    audio_s = 0.0
 
     async def one(clip: Clip) -> Heard:
+        nonlocal audio_s
         async with places:
             heard, seconds = await hear(clip, listener, grammar, channel)
-            report.audio_s += seconds
+            audio_s += seconds
             progress()
             return heard
 
-    report.heard = list(await asyncio.gather(*(one(clip) for clip in clips)))
-    report.cpu_s = _cpu_s(listener.pids) - before
-    return report
+    heard = await asyncio.gather(*(one(clip) for clip in clips))
+    return Evaluation(tuple(heard), audio_s, sum(map(cpu_s, listener.pids)) - before)
 
 
 async def hear(clip: Clip, listener: Listener, grammar: Grammar, channel: Channel) -> tuple[Heard, float]:
-    """One clip, and its length in seconds. Raises SpeechError."""
-    samples = channel.apply(read_wav(clip.path))
-    seconds = samples.size / TELEPHONE_RATE
-    padded = np.concatenate([samples, np.zeros(int(TAIL_S * TELEPHONE_RATE), np.int16)])
-    session = listener.open(grammar.name, timeout_s=TIMEOUT_S, bargein=False, second_pass=True, on_started=lambda: None)
+    """One clip, and its length in seconds. Raises SpeechError.
+
+    The line is heard 0.3 s before the clip and as long behind it as it takes.
+    """
+    samples, rate = await asyncio.to_thread(read_wav_at_its_rate, clip.path)
+    quiet = np.zeros(int((HEAD_S + TAIL_S) * rate), np.int16)
+    head = int(HEAD_S * rate)
+    arrived, rate = await asyncio.to_thread(channel.apply, np.concatenate([quiet[:head], samples, quiet[head:]]), rate)
+    session = listener.open(grammar.name, timeout_s=TIMEOUT_S, second_pass=True, rate=rate)
     session.question_ended()
-    for start in range(0, padded.size - FRAME_SAMPLES + 1, FRAME_SAMPLES):
-        session.feed(padded[start : start + FRAME_SAMPLES])
+    frame = rate * FRAME_MS // 1000
+    for start in range(0, arrived.size - frame + 1, frame):
+        session.feed(arrived[start : start + frame])
     hearing = await session.final
     latency = None
     if clip.speech_end_s is not None and hearing.testimony.words:
-        latency = hearing.decided_ms - 1000 * clip.speech_end_s + hearing.compute_ms
-    return Heard(clip, hearing, judge(hearing.testimony, grammar, binding=True), latency), seconds
-
-
-def upper_bound(events: int, trials: int, confidence: float = 0.95) -> float:
-    """The exact (Clopper-Pearson) one-sided upper bound of a rate; 1 without trials."""
-    if trials == 0 or events >= trials:
-        return 1.0
-    low, high = events / trials, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        at_most = sum(
-            math.exp(_log_choose(trials, k) + k * math.log(middle) + (trials - k) * math.log1p(-middle))
-            for k in range(events + 1)
-        )
-        low, high = (middle, high) if at_most > 1 - confidence else (low, middle)
-    return high
-
-
-def _log_choose(n: int, k: int) -> float:
-    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-
-
-def _cpu_s(pids: Sequence[int]) -> float:
-    """User and system seconds of *pids*, from /proc."""
-    ticks = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+        latency = hearing.decided_ms - 1000 * (HEAD_S + clip.speech_end_s) + hearing.compute_ms
+    judgement = judge(hearing.testimony, grammar, binding=True)
+    return Heard(clip, hearing, judgement, latency), arrived.size / rate - HEAD_S - TAIL_S

@@ -20,7 +20,9 @@ def converse(call: ScriptedCall) -> None:
     for item in call.settings.script:
         if item.kind == "hangup" and item.seconds is not None:
             _hang_up_in_speech(call, item.seconds)
-        if not item.immediate:
+        if item.kind == "into":
+            _await_speech(call, item.seconds or 0.0)
+        elif not item.immediate:
             _await_turn(call)
         if item.kind == "hangup":
             # It leaves by exception, so it is counted as done beforehand.
@@ -40,10 +42,15 @@ def _await_turn(call: ScriptedCall) -> None:
         call.turn_waiting = False
 
 
-def _hang_up_in_speech(call: ScriptedCall, seconds: float) -> None:
+def _await_speech(call: ScriptedCall, seconds: float) -> None:
+    """Wait until *seconds* after the far end began to speak."""
     call.wait(lambda: call.detector.onset is not None)
     onset = call.detector.onset or time.monotonic()
     call.wait(lambda: False, onset + seconds)
+
+
+def _hang_up_in_speech(call: ScriptedCall, seconds: float) -> None:
+    _await_speech(call, seconds)
     call.script_left -= 1
     raise CallOver("local", f"hung up {seconds:g} s after the far end began to speak")
 
@@ -65,7 +72,9 @@ def _perform(call: ScriptedCall, item: Item) -> None:
         call.emit("silent", turn=turn)
     elif item.kind == "hangup":
         raise CallOver("local", "hung up by the script")
-    else:
+    elif item.kind == "echo":
+        call.rtp.echo(item.seconds or 0.0)
+    elif item.kind != "into":
         raise ValueError(f"unknown item {item.kind}")
 
 

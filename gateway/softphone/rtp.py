@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from pyVoIP import RTP
 
+from gateway.softphone.echo import Echo
 from gateway.softphone.g711 import DECODERS, ENCODERS, FRAME_SAMPLES, SAMPLE_RATE, Samples
 from gateway.softphone.script import DTMF_DIGITS
 from gateway.softphone.sdp import Media
@@ -82,6 +83,7 @@ class RtpSession(RTP.RTPClient):
         self.outTimestamp = secrets.randbelow(1 << 32)
         self.outSSRC = secrets.randbelow(1 << 32)
         self._on_audio, self._on_idle, self._on_digit = on_audio, on_idle, on_digit
+        self._echo: Echo | None = None
         self._media: Media | None = None
         self._queue: deque[Playback] = deque()
         self._lock = threading.Lock()
@@ -177,6 +179,10 @@ class RtpSession(RTP.RTPClient):
             self._queue.append(playback)
         return playback
 
+    def echo(self, delay: float) -> None:
+        """From here on, send back what is heard *delay* seconds later, under all that is said."""
+        self._echo = Echo(delay)
+
     def write(self, data: bytes) -> None:
         """Play, the way pyVoIP names it; here 16-bit native samples, not 8-bit."""
         self.play(np.frombuffer(data, dtype=np.int16))
@@ -214,9 +220,9 @@ class RtpSession(RTP.RTPClient):
             end = 0x80 if current.sent >= DTMF_FRAMES - 1 else 0
             payload = struct.pack("!BBH", current.digit, end | 10, duration)
         elif current is not None and current.frames:
-            payload = self.encode_packet(current.frames.popleft().tobytes())
+            payload = self._encoded(current.frames.popleft())
         else:
-            payload = self.encode_packet(_SILENCE.tobytes())
+            payload = self._encoded(_SILENCE)
         if media.direction in ("sendrecv", "recvonly") and media.address != HOLD_ADDRESS:
             # Otherwise the far end has put us on hold (RFC 3264 section 8.4).
             self._send_packet(marker, number, stamp, payload)
@@ -239,6 +245,9 @@ class RtpSession(RTP.RTPClient):
             self.bad_packets += 1
         else:
             self.packets_sent += 1
+
+    def _encoded(self, frame: Samples) -> bytes:
+        return self.encode_packet((frame if self._echo is None else self._echo.mixed(frame)).tobytes())
 
     def encode_packet(self, payload: bytes) -> bytes:
         """16-bit native samples as the negotiated G.711."""
@@ -289,6 +298,8 @@ class RtpSession(RTP.RTPClient):
             audio = DECODERS[kind.name](payload)
         samples = self._stream.push(source, sequence, timestamp, audio)
         if len(samples):
+            if self._echo is not None:
+                self._echo.put(samples)
             self._on_audio(samples, time.monotonic())
 
     def _event(self, timestamp: int, payload: bytes) -> None:

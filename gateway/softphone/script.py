@@ -6,10 +6,13 @@ Grammar: items separated by ``;``. Each item answers one turn of the far end::
     silent        let the turn pass unanswered
     dtmf:DIGITS   send RFC 4733 events (0-9 * # A-D)
     wait:SECONDS  pause, then do the next item in the same turn
+    into:SECONDS  wait for no turn: do the next item so long after the far end's
+                  next speech *starts*, in the middle of its prompt
+    echo:MS       from here on, send back what is heard, so much later
     hangup        send BYE
-    hangup:S      wait for no turn: send BYE S seconds after the far end's next
-                  speech *starts* (counted from the last finished turn), that
-                  is, in the middle of its prompt if S is shorter than it
+    hangup:S      the same as into:S;hangup
+
+The far end's next speech is the one after its last finished turn.
 
 A ``+`` before an item makes it follow the one before it at once, in the same
 turn; before the first item: as soon as the call is answered.
@@ -49,9 +52,9 @@ def _seconds(kind: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError as error:
-        raise ScriptError(f"{kind}:{text}: not a number of seconds") from error
+        raise ScriptError(f"{kind}:{text}: not a number") from error
     if not 0 <= value <= 3600:
-        raise ScriptError(f"{kind}:{text}: outside 0..3600 seconds")
+        raise ScriptError(f"{kind}:{text}: outside 0..3600")
     return value
 
 
@@ -64,13 +67,15 @@ def _item(text: str, immediate: bool) -> Item:
         if any(digit not in DTMF_DIGITS for digit in digits):
             raise ScriptError(f"{text}: digits are {DTMF_DIGITS}")
         return Item(kind, immediate, digits)
-    if kind == "wait" and argument:
+    if kind in ("wait", "into") and argument:
         return Item(kind, immediate, argument, _seconds(kind, argument))
+    if kind == "echo" and argument:
+        return Item(kind, immediate, argument, _seconds(kind, argument) / 1000)
     if kind == "hangup":
         return Item(kind, immediate, argument, _seconds(kind, argument) if argument else None)
     if text == "silent":
         return Item(kind, immediate)
-    raise ScriptError(f"{text!r}: not one of say:FILE silent dtmf:DIGITS wait:S hangup hangup:S")
+    raise ScriptError(f"{text!r}: not one of say:FILE silent dtmf:DIGITS wait:S into:S echo:MS hangup hangup:S")
 
 
 def parse_script(text: str) -> list[Item]:
@@ -85,7 +90,7 @@ def parse_script(text: str) -> list[Item]:
     for part in (piece.strip() for piece in text.split(";")):
         if not part:
             continue
-        after_wait = bool(items) and items[-1].kind == "wait"
+        after_wait = bool(items) and items[-1].kind in ("wait", "into")
         items.append(_item(part.removeprefix("+").strip(), part.startswith("+") or after_wait))
     return items
 

@@ -3,6 +3,7 @@
 SpeechError
 ├── ModelMissing      a Vosk model is not there, or half there, or cannot take a grammar at run time
 ├── UnknownWords      phrases of a grammar hold words that the model does not know
+├── GrammarTooLarge   a grammar holds more words than a call can wait for
 ├── DecoderLost       the worker process that listened has died; the question is asked again
 ├── ListenerDown      no worker process is up, and none came up in time
 ├── VoiceMissing      no voice can speak the text: espeak-ng is not installed and no recording is there
@@ -21,7 +22,15 @@ class ModelMissing(SpeechError):
 
 
 class UnknownWords(SpeechError):
-    """A phrase would silently lose words."""
+    """A phrase would silently lose words; one line a fault."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+class GrammarTooLarge(SpeechError):
+    """To build it would stop the ears of all calls for too long."""
 
 
 class DecoderLost(SpeechError):

@@ -5,57 +5,74 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import hashlib
 import itertools
 import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import structlog
 
-from gateway.consent.verdict import Grammar, Testimony, Word
+from gateway.consent.testimony import Grammar, Testimony, Word
 from gateway.speech import wire
-from gateway.speech.errors import DecoderLost, ListenerDown, ModelMissing, SpeechError
-from gateway.speech.frontend import Pcm
+from gateway.speech.errors import DecoderLost, ListenerDown, SpeechError
+from gateway.speech.frontend import TELEPHONE_RATE, Pcm
 
 log = structlog.get_logger(__name__)
 START_S = 60.0
 RESTART_S = 1.0
 OPEN_S = 15.0
 MOST_BUFFERED = 1 << 20
-"""Octets that may wait for a worker: over a minute of one call. More means that it hangs."""
+"""Octets that may wait for a worker, for each of its sessions: half a minute of a call. More means that it hangs."""
+
+
+Mode = Literal["ask", "bargein", "watch"]
+"""``ask``: the answer is what is said after the question. ``bargein``: it may be given before. ``watch``: nothing is asked,
+and what is said all the same is told as asides.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Hearing:
-    """What came of one question. *onset_ms*/*end_ms* count from the start of the session, as does *decided_ms*, when the
-    end of speech was decided; *compute_ms* is what the decoders took from there.
+    """One utterance, or the silence after a question. All times count from the start of the session, in ms.
+
+    *onset_ms*/*end_ms*: the speech. *audio_start_ms*/*decided_ms*: the audio that was judged, the caller's side of the
+    recording, and its hash (16-bit little-endian samples); *compute_ms* is what the decoders took after its end.
     """
 
     testimony: Testimony
-    onset_ms: int
-    end_ms: int
-    model: str
-    grammar_sha256: str
+    onset_ms: int = 0
+    end_ms: int = 0
+    audio_start_ms: int = 0
     decided_ms: int = 0
+    audio_sha256: str = ""
+    model: str = ""
+    model_sha256: str = ""
+    grammar_sha256: str = ""
     compute_ms: float = 0.0
 
 
 @dataclass(eq=False)
 class Session:
-    """One question being listened to. Feed it from the prompt's first frame on; tell it when the question has ended."""
+    """One question being listened to, or one prompt being watched. Feed it from the prompt's first frame on; tell it when the
+    question has ended. *on_aside* is given what was said and done before that.
+    """
 
     number: int
     worker: _Process
     grammar: Grammar
     on_started: Callable[[], None]
+    on_aside: Callable[[Hearing], None]
     final: asyncio.Future[Hearing] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    def feed(self, samples: Pcm) -> None:
-        """20 ms of the caller at 8 kHz, or a multiple of it."""
-        if not self.final.done():
-            self.worker.send(wire.AUDIO, self.number, samples.astype("<i2").tobytes())
+    def feed(self, heard: Pcm, sent: Pcm | None = None) -> None:
+        """20 ms of the caller, or a multiple of it, and what was played to him meanwhile: None is silence."""
+        if self.final.done():
+            return
+        if sent is not None:
+            self.worker.send(wire.SENT, self.number, sent.astype("<i2").tobytes())
+        self.worker.send(wire.AUDIO, self.number, heard.astype("<i2").tobytes())
 
     def question_ended(self) -> None:
         self.worker.send(wire.QUESTION_ENDED, self.number)
@@ -79,7 +96,7 @@ class Listener:
         self._processes = [_Process(model, grammars) for _ in range(workers)]
 
     async def start(self) -> None:
-        """Raises ModelMissing or SpeechError with what the worker said."""
+        """Raises SpeechError with what the worker said."""
         await asyncio.gather(*(process.start() for process in self._processes))
 
     @property
@@ -102,9 +119,18 @@ class Listener:
             raise ListenerDown("no listening process is up")
 
     def open(
-        self, grammar: str, *, timeout_s: float, bargein: bool, second_pass: bool, on_started: Callable[[], None]
+        self,
+        grammar: str,
+        *,
+        mode: Mode = "ask",
+        timeout_s: float = 0.0,
+        second_pass: bool = False,
+        rate: int = TELEPHONE_RATE,
+        on_started: Callable[[], None] = lambda: None,
+        on_aside: Callable[[Hearing], None] = lambda _: None,
     ) -> Session:
-        """Begin to listen with the named grammar; *second_pass* decodes a candidate once more, openly.
+        """Begin to listen with the named grammar, to audio at *rate* (8 or 16 kHz); *second_pass* decodes a candidate once
+        more, openly. After *timeout_s* of silence from the question's end the hearing is empty.
 
         Raises DecoderLost when no worker is up.
         """
@@ -112,13 +138,14 @@ class Listener:
         if not ready:
             raise DecoderLost("no listening process is up")
         process = min(ready, key=lambda candidate: len(candidate.sessions))
-        session = Session(next(self._numbers), process, self._grammars[grammar], on_started)
+        session = Session(next(self._numbers), process, self._grammars[grammar], on_started, on_aside)
         process.sessions[session.number] = session
         asked = {
             "grammar": grammar,
             "timeout_ms": int(timeout_s * 1000),
-            "bargein": bargein,
+            "mode": mode,
             "second_pass": second_pass,
+            "rate": rate,
         }
         process.send(wire.OPEN, session.number, json.dumps(asked).encode())
         return session
@@ -127,14 +154,10 @@ class Listener:
 class _Process:
     def __init__(self, model: str, grammars: dict[str, Grammar]) -> None:
         plain = {name: dataclasses.asdict(grammar) for name, grammar in grammars.items()}
-        self._init = json.dumps({"model": model, "grammars": plain}, ensure_ascii=False)
-        self._hashes = {
-            name: hashlib.sha256(json.dumps(fields, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
-            for name, fields in plain.items()
-        }
+        self._init = json.dumps({"model": model, "grammars": plain}, ensure_ascii=False).encode()
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
-        self._name = ""
+        self._told: dict[str, Any] = {}
         self.up = asyncio.Event()
         self.sessions: dict[int, Session] = {}
 
@@ -148,9 +171,10 @@ class _Process:
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "gateway.speech.worker", self._init,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+            sys.executable, "-m", "gateway.speech.worker", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(wire.pack(wire.INIT, 0, self._init))
         try:
             kind, _, payload = await asyncio.wait_for(self._read(), START_S)
         except (TimeoutError, asyncio.IncompleteReadError) as error:
@@ -158,8 +182,8 @@ class _Process:
                 self._process.kill()
             raise SpeechError("the listening process ended before it was ready; its message stands above") from error
         if kind == wire.FAILED:
-            raise ModelMissing(payload.decode())
-        self._name = json.loads(payload)["model"]
+            raise SpeechError(payload.decode())
+        self._told = json.loads(payload)
         self.up.set()
         self._task = asyncio.create_task(self._run())
 
@@ -182,7 +206,7 @@ class _Process:
         assert pipe is not None
         if not self.ready:
             return
-        if pipe.transport.get_write_buffer_size() > MOST_BUFFERED:
+        if pipe.transport.get_write_buffer_size() > MOST_BUFFERED * max(1, len(self.sessions)):
             log.error("speech.worker_hangs", pid=self._process.pid)
             self.up.clear()
             with contextlib.suppress(ProcessLookupError):
@@ -214,27 +238,38 @@ class _Process:
                 continue
             if kind == wire.STARTED:
                 session.on_started()
+            elif kind == wire.ASIDE:
+                session.on_aside(self._hearing(session, json.loads(payload)))
             elif kind == wire.FINAL:
                 del self.sessions[number]
                 session.final.set_result(self._hearing(session, json.loads(payload)))
 
-    def _hearing(self, session: Session, report: dict[str, object]) -> Hearing:
-        words = tuple(
-            Word(word["word"], word["start"], word["end"], word["conf"])
-            for word in report["words"]  # type: ignore[attr-defined]
+    def _hearing(self, session: Session, report: dict[str, Any]) -> Hearing:
+        witnesses = (
+            "path_margin",
+            "share",
+            "speech_ms",
+            "snr_db",
+            "clipped",
+            "overlapped",
+            "echo",
+            "pitch_jump",
+            "final_rise",
         )
+        spans = ("onset_ms", "end_ms", "audio_start_ms", "decided_ms", "audio_sha256", "compute_ms")
+        open_words = report.get("open_words")
         testimony = Testimony(
-            words=words,
-            open_text=report.get("open_text"),  # type: ignore[arg-type]
-            speech_ms=report["speech_ms"],  # type: ignore[arg-type]
-            snr_db=report.get("snr_db"),  # type: ignore[arg-type]
-            overlapped=bool(report.get("overlapped")),
+            words=_words(report["words"]),
+            open_words=None if open_words is None else _words(open_words),
+            **{name: report[name] for name in witnesses if name in report},
         )
-        onset, end = report.get("onset_ms", 0), report.get("end_ms", 0)
         return Hearing(
-            testimony, onset, end, self._name, self._hashes[session.grammar.name],  # type: ignore[arg-type]
-            report.get("decided_ms", 0), report.get("compute_ms", 0.0),  # type: ignore[arg-type]
-        )  # fmt: skip
+            testimony,
+            **{name: report[name] for name in spans if name in report},
+            model=self._told["model"],
+            model_sha256=self._told["model_sha256"],
+            grammar_sha256=self._told["grammars"][session.grammar.name],
+        )
 
     def _lose_sessions(self) -> None:
         self.up.clear()
@@ -254,3 +289,7 @@ class _Process:
                 await asyncio.sleep(RESTART_S)
             else:
                 return
+
+
+def _words(reported: list[dict[str, Any]]) -> tuple[Word, ...]:
+    return tuple(Word(word["word"], word["start"], word["end"], word["conf"]) for word in reported)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib.util
 import struct
 import tempfile
@@ -13,11 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.consent.verdict import Grammar
-from gateway.speech.errors import ModelMissing, UnknownWords
+from gateway.consent.testimony import Grammar
+from gateway.speech.errors import GrammarTooLarge, ModelMissing, UnknownWords
 
 NEEDED = ("am/final.mdl", "conf/mfcc.conf", "graph/Gr.fst", "graph/HCLr.fst")
 GARBAGE_WORDS = 1000
+MOST_WORDS = 10_000
+"""In the phrases of one grammar: a recogniser with so many takes 31 ms to make, and keeps the other calls of its process waiting."""
+
 SHORT_LATIN = 4
 _FST_MAGIC = 2125659606
 _SYMBOLS_MAGIC = 2125658996
@@ -69,6 +73,20 @@ def check_folder(path: Path) -> Path:
     return path
 
 
+def name_of(folder: Path) -> str:
+    """What the model in *folder* is called; a package keeps it in a folder ``model`` of its own."""
+    return folder.parent.name if folder.name == "model" else folder.name
+
+
+def model_sha256(folder: Path) -> str:
+    """A hash over every file of the model, names and contents: the record says by which ears something was heard."""
+    whole = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            whole.update(f"{path.relative_to(folder)} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
 def open_settings(model: Path) -> tempfile.TemporaryDirectory[str]:
     """A folder of links to *model* whose feature extraction has no dither, so that one clip is always heard alike."""
     folder = tempfile.TemporaryDirectory(prefix="consent-model-")
@@ -115,16 +133,33 @@ def _read_vocabulary(path: Path) -> Vocabulary:
 
 
 def check_words(grammars: Iterable[Grammar], known: frozenset[str]) -> None:
-    """Every token of every phrase is in the vocabulary. Raises UnknownWords naming phrase and likely spellings."""
-    phrases = {phrase: grammar.name for grammar in grammars for phrase in grammar.phrases}
-    faults = []
-    for phrase, grammar in phrases.items():
-        for token in phrase.split():
-            if token not in known:
-                hint = " + ".join(_segment(token, known)) or ", ".join(_alike(token, known)) or "another word"
-                faults.append(f"grammar {grammar}: {phrase!r} has {token!r}, which the model lacks; try {hint}")
+    """No grammar is too large, and every token of every phrase is in the vocabulary. Raises GrammarTooLarge, or UnknownWords
+    naming phrase and likely spellings.
+    """
+    grammars = tuple(grammars)
+    for grammar in grammars:
+        count = sum(len(phrase.split()) for phrase in grammar.phrases)
+        if count > MOST_WORDS:
+            raise GrammarTooLarge(
+                f"grammar {grammar.name}: {count:,} words in its phrases; at most {MOST_WORDS:,} can be listened for"
+            )
+    owners = {phrase: grammar.name for grammar in grammars for phrase in grammar.phrases}
+    owners |= {
+        phrase: grammar.name for grammar in grammars for phrase in grammar.affirm
+    }  # a yes belongs to its question
+    unknown = dict.fromkeys(token for phrase in owners for token in phrase.split() if token not in known)
+    hints = {
+        token: " + ".join(_segment(token, known)) or ", ".join(_alike(token, known)) or "another word"
+        for token in unknown
+    }
+    faults = [
+        f"grammar {owner}: {phrase!r} has {token!r}, which the model lacks; try {hints[token]}"
+        for phrase, owner in owners.items()
+        for token in phrase.split()
+        if token in hints
+    ]
     if faults:
-        raise UnknownWords("; ".join(faults))
+        raise UnknownWords(faults)
 
 
 def garbage_words(grammar: Grammar, vocabulary: Vocabulary, count: int = GARBAGE_WORDS) -> tuple[str, ...]:

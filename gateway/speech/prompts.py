@@ -23,7 +23,7 @@ import soxr
 import structlog
 
 from gateway.speech.errors import VoiceFailed, VoiceMissing
-from gateway.speech.frontend import TARGET_RMS, TELEPHONE_RATE, Pcm, rms
+from gateway.speech.frontend import TELEPHONE_RATE, Pcm, rms
 
 log = structlog.get_logger(__name__)
 SPEAK_S = 30.0
@@ -31,6 +31,8 @@ PAUSE_MS = 250
 """Silence after each prompt, so that sentences do not run into each other."""
 MOST_KEPT = 1000
 """Prompts in memory; the least recently used ones are read from the cache folder again."""
+SPOKEN_RMS = 32768 * 10 ** (-22 / 20)
+"""The level of every prompt: -22 dBFS active."""
 _ACTIVE_LSB = 200
 _PEAK = 30000
 
@@ -169,12 +171,17 @@ class Voice:
 
 def read_wav(path: Path) -> Pcm:
     """Samples at 8 kHz of a 16-bit WAV of any rate; its first channel. Raises VoiceFailed for any other file."""
+    return _resample(*read_wav_at_its_rate(path))
+
+
+def read_wav_at_its_rate(path: Path) -> tuple[Pcm, int]:
+    """Samples of a 16-bit WAV, its first channel, and their rate in Hz. Raises VoiceFailed for any other file."""
     try:
         with wave.open(io.BytesIO(path.read_bytes())) as file:
             if file.getsampwidth() != 2:
                 raise VoiceFailed(f"{path}: {8 * file.getsampwidth()} bits a sample; 16 are read")
             samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")[:: file.getnchannels()]
-            return _resample(samples.astype(np.int16), file.getframerate())
+            return samples.astype(np.int16), file.getframerate()
     except (OSError, wave.Error, EOFError) as error:
         raise VoiceFailed(f"{path}: no WAV file: {error}") from error
 
@@ -193,7 +200,7 @@ def _finish(spoken: tuple[int, bytes]) -> Pcm:
     if loud.size:
         samples = samples[loud[0] : loud[-1] + 1]
     active = samples[np.abs(samples) > _ACTIVE_LSB]
-    gain = min(TARGET_RMS / max(rms(active), 1.0), _PEAK / max(1, int(np.abs(samples).max(initial=1))))
+    gain = min(SPOKEN_RMS / max(rms(active), 1.0), _PEAK / max(1, int(np.abs(samples).max(initial=1))))
     level = np.rint(samples.astype(np.float64) * gain).astype(np.int16)
     return np.concatenate([level, np.zeros(TELEPHONE_RATE * PAUSE_MS // 1000, np.int16)])
 

@@ -9,14 +9,17 @@ from typing import IO
 FRAME = struct.Struct("<cII")
 LONGEST = 1 << 22
 
-OPEN = b"O"  # JSON: grammar, timeout_ms, bargein, second_pass
-AUDIO = b"A"  # 16-bit little-endian samples at 8 kHz
+INIT = b"I"  # JSON: model, grammars; the first frame
+OPEN = b"O"  # JSON: grammar, timeout_ms, mode, second_pass, rate
+AUDIO = b"A"  # the caller, 16-bit little-endian samples at the session's rate
+SENT = b"P"  # what was played to the caller, as long as the AUDIO that follows it; left out where it was silence
 QUESTION_ENDED = b"Q"
 CLOSE = b"C"
-READY = b"R"  # JSON: model
+READY = b"R"  # JSON: model, model_sha256, grammars
 FAILED = b"X"  # text: why the process cannot listen
 STARTED = b"S"
-FINAL = b"F"  # JSON: the testimony
+ASIDE = b"D"  # JSON: a report, of what was said while the question played
+FINAL = b"F"  # JSON: the report
 
 
 def pack(kind: bytes, session: int, payload: bytes = b"") -> bytes:

@@ -1,80 +1,115 @@
 """The listening process: one Vosk model, many sessions. ``python -m gateway.speech.worker``, framed messages on stdin/stdout.
 
 CPU work in the media process ruins its clock (DESIGN §7), so decoders live here. The main thread takes audio, finds end
-points and runs the streaming grammar pass; the second pass (open decode, candidates only) runs in one thread beside it: Vosk
-releases the GIL while it decodes.
+points and runs the streaming grammar pass while the caller speaks; the second pass runs on candidates only, in threads beside
+it, and begins as soon as the caller falls silent, before it is sure that he has finished.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+import traceback
+from collections import defaultdict, deque
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import vosk
 
-from gateway.consent.verdict import Grammar, is_candidate
+from gateway.consent.testimony import Grammar
+from gateway.consent.verdict import is_candidate
 from gateway.speech import wire
-from gateway.speech.endpointer import FRAME_MS, FRAME_SAMPLES, PREROLL_FRAMES, Endpointer
+from gateway.speech.decoder import Decoder, Words
+from gateway.speech.echo import LONGEST_DELAY_S, echo_share
+from gateway.speech.endpointer import FRAME_MS, LONGEST_UTTERANCE_MS, PREROLL_FRAMES, Endpointer
 from gateway.speech.errors import SpeechError
-from gateway.speech.frontend import MODEL_RATE, FrontEnd, Pcm, gain_for
-from gateway.speech.models import ModelSource, check_words, garbage_words, open_settings, read_vocabulary
+from gateway.speech.frontend import FrontEnd, Pcm, gain_for
+from gateway.speech.models import (
+    ModelSource,
+    check_words,
+    garbage_words,
+    model_sha256,
+    name_of,
+    open_settings,
+    read_vocabulary,
+)
+from gateway.speech.pitch import final_rise, pitch_jump, pitch_track
+from gateway.speech.second_pass import Second, SecondPass
 
 GAIN_FRAMES = PREROLL_FRAMES + 5
 """Frames heard before the level is set: the pre-roll and 100 ms."""
+
+TAIL_FRAMES = 8
+"""Silence behind the last voiced frame that a candidate keeps in the second pass, and after which that begins."""
+
+SENT_FRAMES = int(1000 * LONGEST_DELAY_S + LONGEST_UTTERANCE_MS) // FRAME_MS + PREROLL_FRAMES
 
 
 @dataclass(slots=True)
 class _Session:
     number: int
     grammar: Grammar
-    recogniser: Any
+    rate: int
     timeout_ms: int
-    bargein: bool
+    mode: str
     second_pass: bool
-    endpointer: Endpointer = field(default_factory=Endpointer)
+    endpointer: Endpointer
+    sent: deque[Pcm] = field(default_factory=lambda: deque(maxlen=SENT_FRAMES))
+    playing: deque[Pcm] = field(default_factory=deque)
+    decoder: Decoder | None = None
     frontend: FrontEnd | None = None
-    words: list[dict[str, Any]] = field(default_factory=list)
     fed: int = 0
     partial: str = ""
+    second: tuple[int, Future[Second]] | None = None
     question_ended: int | None = None
+
+    def new_frontend(self) -> FrontEnd:
+        """Set for what was heard so far: the level of the voice, and the noise of the line before it."""
+        endpointer = self.endpointer
+        return FrontEnd(gain_for(np.concatenate(endpointer.voiced)), self.rate, endpointer.lead_in)
+
+    def asked_before(self, frame: int) -> bool:
+        """Whether the question had ended when *frame* came."""
+        return self.question_ended is not None and frame > self.question_ended
+
+    def renew(self) -> None:
+        """Listen on, with what was said behind."""
+        self.endpointer.reset()
+        self.decoder = self.frontend = self.second = None
+        self.fed, self.partial = 0, ""
 
 
 class Worker:
     """Everything one process does. *send* takes a framed message."""
 
-    def __init__(
-        self, model: vosk.Model, grammars: dict[str, Grammar], garbage: dict[str, tuple[str, ...]], send: Any
-    ) -> None:
+    def __init__(self, model: vosk.Model, grammars: dict[str, Grammar], texts: dict[str, str], send: Any) -> None:
         self._model = model
         self._grammars = grammars
-        self._json = {
-            name: json.dumps([*grammar.phrases, *garbage[name]], ensure_ascii=False)
-            for name, grammar in grammars.items()
-        }
+        self._texts = texts
         self._send = send
         self._sessions: dict[int, _Session] = {}
-        self._open = _recogniser(model)
-        self._second = ThreadPoolExecutor(1, "second-pass")
+        self._idle: dict[str, list[Decoder]] = defaultdict(list)
+        self._second_pass = SecondPass(model, texts)
 
     def take(self, kind: bytes, number: int, payload: bytes) -> None:
         if kind == wire.OPEN:
             asked = json.loads(payload)
-            recogniser = _recogniser(self._model, self._json[asked["grammar"]])
             self._sessions[number] = _Session(
-                number, self._grammars[asked["grammar"]], recogniser,
-                asked["timeout_ms"], asked["bargein"], asked["second_pass"],
+                number, self._grammars[asked["grammar"]], asked["rate"], asked["timeout_ms"], asked["mode"],
+                asked["second_pass"], Endpointer(asked["rate"]),
             )  # fmt: skip
         elif (session := self._sessions.get(number)) is None:
             return
         elif kind == wire.AUDIO:
-            samples = np.frombuffer(payload, "<i2")
-            for start in range(0, samples.size, FRAME_SAMPLES):
-                self._frame(session, samples[start : start + FRAME_SAMPLES])
+            for frame in _frames(payload, session.rate):
+                session.sent.append(session.playing.popleft() if session.playing else np.zeros_like(frame))
+                self._frame(session, frame)
+        elif kind == wire.SENT:
+            session.playing.extend(_frames(payload, session.rate))
         elif kind == wire.QUESTION_ENDED:
             session.question_ended = session.endpointer.frames
         elif kind == wire.CLOSE:
@@ -84,8 +119,9 @@ class Worker:
         if session.number not in self._sessions:
             return
         endpointer = session.endpointer
-        phase = endpointer.push(frame, complete=session.partial in session.grammar.phrases)
+        phase = endpointer.push(frame, may_go_on=session.grammar.may_go_on(session.partial))
         if phase == "started":
+            session.decoder = self._decoder(session.grammar.name)
             self._send(wire.STARTED, session.number, b"")
         if phase in ("speaking", "ended"):
             self._feed(session, last=phase == "ended")
@@ -101,58 +137,95 @@ class Worker:
         if session.frontend is None:
             if len(endpointer.audio) < GAIN_FRAMES and not last:
                 return
-            session.frontend = FrontEnd(gain_for(np.concatenate(endpointer.voiced)))
+            session.frontend = session.new_frontend()
         pending = np.concatenate(endpointer.audio[session.fed :])
         session.fed = len(endpointer.audio)
-        if session.recogniser.AcceptWaveform(session.frontend.push(pending, last=last)):
-            session.words += json.loads(session.recogniser.Result()).get("result", [])
-        elif endpointer.silence_ms:
-            said = [word["word"] for word in session.words]
-            session.partial = " ".join([*said, json.loads(session.recogniser.PartialResult())["partial"]]).strip()
+        assert session.decoder is not None, "an utterance has started"
+        session.decoder.feed(session.frontend.push(pending, last=last))
+        if endpointer.silence_ms:
+            session.partial = session.decoder.partial()
+            silent = endpointer.silence_ms >= TAIL_FRAMES * FRAME_MS
+            if silent and session.second_pass and session.grammar.may_affirm(session.partial):
+                self._begin_second_pass(session)
+
+    def _begin_second_pass(self, session: _Session) -> Future[Second]:
+        """Decode what was said up to the last voiced frame; once, however often it is asked for."""
+        endpointer = session.endpointer
+        length = len(endpointer.audio) - endpointer.silence_ms // FRAME_MS
+        if session.second is None or session.second[0] != length:
+            audio = np.concatenate(endpointer.audio[: length + TAIL_FRAMES])
+            session.second = length, self._second_pass.submit(session.new_frontend(), audio, session.grammar)
+        return session.second[1]
 
     def _utterance(self, session: _Session) -> None:
-        endpointer = session.endpointer
-        if session.question_ended is None and not session.bargein:
-            self._renew(session)  # said and done while the question still played: not an answer
-            return
         began = time.perf_counter()
-        words = session.words + json.loads(session.recogniser.FinalResult()).get("result", [])
-        report: dict[str, Any] = {
-            "words": words,
-            "speech_ms": endpointer.speech_ms,
-            "snr_db": endpointer.snr_db,
-            "overlapped": not session.bargein and endpointer.onset_frame <= (session.question_ended or 0),
-            "onset_ms": endpointer.onset_frame * FRAME_MS,
-            "end_ms": (endpointer.frames * FRAME_MS) - endpointer.silence_ms,
-            "decided_ms": endpointer.frames * FRAME_MS,
-            "open_text": None,
-        }
-        if session.second_pass and is_candidate(" ".join(word["word"] for word in words), session.grammar):
-            audio, gain = np.concatenate(endpointer.audio), gain_for(np.concatenate(endpointer.voiced))
+        assert session.decoder is not None, "an utterance has started"
+        words = session.decoder.finish()
+        self._idle[session.grammar.name].append(session.decoder)
+        report = _report(session, words)
+        if session.mode != "bargein" and session.question_ended is None:
+            self._send(wire.ASIDE, session.number, _json(report))  # said and done while the prompt still played
+            session.renew()
+        elif session.second_pass and is_candidate(" ".join(word["word"] for word in words), session.grammar):
             del self._sessions[session.number]
-            self._second.submit(self._second_pass, session.number, report, audio, gain, began)
+            self._begin_second_pass(session).add_done_callback(
+                lambda done: self._conclude(session, report, began, done)
+            )
         else:
             report["compute_ms"] = _since(began)
             self._finish(session, report)
 
-    def _second_pass(self, number: int, report: dict[str, Any], audio: Pcm, gain: float, began: float) -> None:
-        try:
-            self._open.Reset()
-            self._open.AcceptWaveform(FrontEnd(gain).push(audio, last=True))
-            report["open_text"] = json.loads(self._open.FinalResult()).get("text", "")
-        finally:
-            report["compute_ms"] = _since(began)
-            self._send(wire.FINAL, number, json.dumps(report, ensure_ascii=False).encode())
+    def _conclude(self, session: _Session, report: dict[str, Any], began: float, done: Future[Second]) -> None:
+        if (error := done.exception()) is not None:
+            traceback.print_exception(error)  # the witness is missing, and the verdict says so
+        else:
+            second = done.result()
+            report |= {"open_words": second.words, "path_margin": second.margin, "share": second.share}
+        report["compute_ms"] = _since(began)
+        self._send(wire.FINAL, session.number, _json(report))
 
     def _finish(self, session: _Session, report: dict[str, Any]) -> None:
         del self._sessions[session.number]
-        self._send(wire.FINAL, session.number, json.dumps(report, ensure_ascii=False).encode())
+        self._send(wire.FINAL, session.number, _json(report))
 
-    @staticmethod
-    def _renew(session: _Session) -> None:
-        session.endpointer.reset()
-        session.recogniser.Reset()
-        session.frontend, session.words, session.fed, session.partial = None, [], 0, ""
+    def _decoder(self, grammar: str) -> Decoder:
+        """One with *grammar*, used again where one is idle."""
+        idle = self._idle[grammar]
+        return idle.pop() if idle else Decoder(self._model, self._texts[grammar])
+
+
+def _report(session: _Session, words: Words) -> dict[str, Any]:
+    """What the first witnesses have to say; times in ms from the start of the session."""
+    endpointer = session.endpointer
+    audio = np.concatenate(endpointer.audio)
+    length = len(endpointer.audio)
+    reach = length + int(1000 * LONGEST_DELAY_S) // FRAME_MS
+    sent = list(session.sent)[-reach:]
+    pitch = pitch_track(audio, session.rate)
+    return {
+        "words": words,
+        "open_words": None,
+        "path_margin": None,
+        "share": None,
+        "speech_ms": endpointer.speech_ms,
+        "snr_db": endpointer.snr_db,
+        "clipped": endpointer.clipped,
+        "overlapped": session.mode != "bargein" and not session.asked_before(endpointer.onset_frame),
+        "echo": echo_share(audio, np.concatenate(sent), session.rate),
+        "pitch_jump": pitch_jump(pitch, [(word["start"], word["end"]) for word in words]),
+        "final_rise": final_rise(pitch),
+        "onset_ms": endpointer.onset_frame * FRAME_MS,
+        "end_ms": endpointer.frames * FRAME_MS - endpointer.silence_ms,
+        "decided_ms": endpointer.frames * FRAME_MS,
+        "audio_start_ms": endpointer.start_frame * FRAME_MS,
+        "audio_sha256": hashlib.sha256(audio.astype("<i2").tobytes()).hexdigest(),
+        "compute_ms": 0.0,
+    }
+
+
+def _frames(payload: bytes, rate: int) -> list[Pcm]:
+    samples, size = np.frombuffer(payload, "<i2"), rate * FRAME_MS // 1000
+    return [samples[start : start + size] for start in range(0, samples.size, size)]
 
 
 def _grammar(fields: dict[str, Any]) -> Grammar:
@@ -160,36 +233,43 @@ def _grammar(fields: dict[str, Any]) -> Grammar:
     return Grammar(**values)
 
 
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
 def _since(began: float) -> float:
     return (time.perf_counter() - began) * 1000
-
-
-def _recogniser(model: vosk.Model, grammar: str | None = None) -> Any:
-    recogniser = vosk.KaldiRecognizer(model, MODEL_RATE, *([grammar] if grammar else []))
-    recogniser.SetWords(True)
-    return recogniser
 
 
 def main() -> None:
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     send = wire.Sender(sink)
-    init = json.loads(sys.argv[1])
+    first = wire.read(source)
+    if first is None:
+        return
+    init = json.loads(first[2])
     vosk.SetLogLevel(-1)
     try:
         folder = ModelSource(init["model"]).folder()
         grammars = {name: _grammar(fields) for name, fields in init["grammars"].items()}
         vocabulary = read_vocabulary(folder)
         check_words(grammars.values(), vocabulary.words)
-        garbage = {name: garbage_words(grammar, vocabulary) for name, grammar in grammars.items()}
+        texts = {
+            name: json.dumps([*grammar.phrases, *garbage_words(grammar, vocabulary)], ensure_ascii=False)
+            for name, grammar in grammars.items()
+        }
         del vocabulary
     except SpeechError as error:
         send(wire.FAILED, 0, str(error).encode())
         return
     with open_settings(folder) as settings:
-        worker = Worker(vosk.Model(settings), grammars, garbage, send)
-        send(
-            wire.READY, 0, json.dumps({"model": folder.name if folder.name != "model" else folder.parent.name}).encode()
-        )
+        worker = Worker(vosk.Model(settings), grammars, texts, send)
+        ready = {
+            "model": name_of(folder),
+            "model_sha256": model_sha256(folder),
+            "grammars": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()},
+        }
+        send(wire.READY, 0, _json(ready))
         while (message := wire.read(source)) is not None:
             worker.take(*message)
 

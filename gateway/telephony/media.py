@@ -28,8 +28,8 @@ from gateway.telephony.sdp import UNSPECIFIED, MediaTerms
 
 log = structlog.get_logger(__name__)
 Frames = Sequence[bytes]
-Tap = Callable[[bytes], None]
-"""Is given each 20 ms frame of the caller, G.711 octets, as it goes into the recording."""
+Tap = Callable[[bytes, bytes], None]
+"""Is given each 20 ms frame of the caller and of what was sent to him, G.711 octets, as they go into the recording."""
 
 DTMF_FRAMES = 5
 DTMF_GAP_FRAMES = 3
@@ -150,7 +150,7 @@ class MediaStream:
         if self.recorder is not None:
             self._record(self.recorder, incoming, outgoing)
         if self.tap is not None:
-            self.tap(incoming)
+            self.tap(incoming, outgoing)
 
     def _record(self, recorder: Recorder, incoming: bytes, outgoing: bytes) -> None:
         """A call that cannot be recorded must not go on (rule R8); the other calls must."""

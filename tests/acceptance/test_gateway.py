@@ -1,6 +1,6 @@
 """The gateway as its operator runs it: `consent-gateway serve` in a process of its own, real phones, real billing.
 
-One gateway serves the module (see town.py); a test that ends it leaves the next one to start it again.
+One gateway serves all modules (see town.py); a test that ends it leaves the next one to start it again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import shutil
 import signal
 import time
 import wave
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,30 +38,16 @@ from town import (
     command,
     descendants,
     heard_s,
-    open_town,
     until,
 )
 
 from gateway.demo.parties import CODE
 from gateway.demo.world import clip
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 YES = ";".join(clip("mix", name) for name in ("leave", "owner", "adult", "consent"))
 DISCLOSURES = ["function", "price", "billing", "start", "term", "promotion", "trial", "use", "ask", "cancel"]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def town() -> AsyncIterator[Town]:
-    async with open_town() as opened:
-        yield opened
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def gateway(town: Town) -> Town:
-    """The town with its gateway running, whatever the test before did to it."""
-    await town.run()
-    return town
 
 
 @dataclass
@@ -75,7 +60,7 @@ class Provisioned:
     reply: int
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def provisioned(town: Town) -> Provisioned:
     """A registered softphone calls, consents, gets the code as SIP MESSAGE and replies with it."""
     await town.run()
@@ -106,7 +91,7 @@ class Stopped:
     heard: Path
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def stopped(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Stopped:
     """SIGTERM during two calls; afterwards the gateway has ended."""
     process = await town.run()
@@ -383,7 +368,7 @@ async def test_a_word_that_the_model_does_not_know_is_named_by_check_and_stops_s
     folder = town.world.folder / "misspelt"
     shutil.copytree(town.world.folder / "prompts", folder)
     intents = folder / "ko/intents.yaml"
-    intents.write_text(intents.read_text().replace("affirm: [네 동의 합니다]", "affirm: [네 동의합니다]"))
+    intents.write_text(intents.read_text().replace("affirm: [네 동의 합니다, ", "affirm: [네 동의합니다, "))
     with changed(town, (f"{town.world.folder}/prompts", f"{folder}"), ("/postgres/", "/other/")) as file:
         checked, served = await asyncio.gather(cli("check", "--config", str(file)), cli("serve", "--config", str(file)))
     said = [line for line in (checked[1] + served[2]).splitlines() if "동의합니다" in line]

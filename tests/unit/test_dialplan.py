@@ -15,20 +15,23 @@ from gateway.dialplan.model import MANDATORY, Dialplan, load_dialplans, parse_di
 from gateway.resources import data_folder
 
 FOLDER = data_folder("dialplans")
-SHIPPED = yaml.safe_load((FOLDER / "plan-upgrade.yaml").read_text(encoding="utf-8"))
+SHIPPED, TWICE = (
+    yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    for name in ("plan-upgrade", "plan-upgrade-twice")
+)
 QUESTIONS = ["opening", "owner", "adult", "consent"]
 
 
-def edited(**steps: Any) -> dict[str, Any]:
-    """The shipped script with some steps put in another's place; None takes one out."""
-    data = deepcopy(SHIPPED)
+def edited(script: dict[str, Any] = SHIPPED, /, **steps: Any) -> dict[str, Any]:
+    """A shipped script with some steps put in another's place; None takes one out."""
+    data = deepcopy(script)
     data["steps"] |= steps
     data["steps"] = {name: step for name, step in data["steps"].items() if step is not None}
     return data
 
 
 def question(name: str, **changes: Any) -> dict[str, Any]:
-    return {"ask": SHIPPED["steps"][name]["ask"] | changes}
+    return {"ask": TWICE["steps"][name]["ask"] | changes}
 
 
 def findings(data: dict[str, Any]) -> tuple[str, ...]:
@@ -44,7 +47,7 @@ def fault(data: dict[str, Any] | str) -> str:
 
 class TestParsing:
     def test_the_shipped_scripts_load(self) -> None:
-        assert ["plan-upgrade"] == list(load_dialplans(FOLDER))
+        assert {"plan-upgrade", "plan-upgrade-twice"} == set(load_dialplans(FOLDER))
 
     @pytest.mark.parametrize("text", ["", "[]", "3", "steps: ["])
     def test_what_is_no_mapping_is_refused_by_name_of_the_file(self, text: str) -> None:
@@ -107,8 +110,17 @@ class TestParsing:
     def test_every_way_leads_to_a_step(self, step: dict[str, Any]) -> None:
         assert "thanks leads to 'nowhere', which is no step" in fault(edited(thanks=step))
 
-    def test_the_start_is_a_step(self) -> None:
-        assert "start leads to 'nowhere', which is no step" in fault(SHIPPED | {"start": "nowhere"})
+    @pytest.mark.parametrize("head", ["start", "deny", "stop"])
+    def test_the_start_and_where_a_no_leads_are_steps(self, head: str) -> None:
+        assert f"{head} leads to 'nowhere', which is no step" in fault(SHIPPED | {head: "nowhere"})
+
+    @pytest.mark.parametrize("head", ["deny", "stop"])
+    def test_a_script_says_where_a_no_leads(self, head: str) -> None:
+        assert f"my.yaml: {head}: Field required" == fault({k: v for k, v in SHIPPED.items() if k != head})
+
+    @pytest.mark.parametrize("captures", [0, 3])
+    def test_a_script_takes_one_capture_or_two(self, captures: int) -> None:
+        assert fault(SHIPPED | {"captures": captures}).startswith("my.yaml: captures: ")
 
     def test_two_files_of_one_name_are_refused(self, tmp_path: Path) -> None:
         for name in ("a.yaml", "b.yaml"):
@@ -138,8 +150,9 @@ class TestTheReference:
 
 
 class TestTheShippedScript:
-    def test_it_is_safe(self) -> None:
-        assert () == findings(SHIPPED)
+    @pytest.mark.parametrize("script", [SHIPPED, TWICE], ids=lambda script: script["name"])
+    def test_it_is_safe(self, script: dict[str, Any]) -> None:
+        assert () == findings(script)
 
     @pytest.mark.parametrize(
         ("missing", "bypassed"), [("leave", "opening"), ("identity", "owner"), ("eligibility", "adult")]
@@ -197,6 +210,76 @@ class TestTheShippedScript:
     def test_with_bargein_on_the_consent_question_it_is_not(self) -> None:
         data = edited(consent=question("consent", bargein=True))
         assert "consent question 'consent' allows bargein: it must be heard to its end" in findings(data)
+
+
+class TestTwoCaptures:
+    @pytest.mark.parametrize("answer", ["deny", "agent", "noinput", "nomatch"])
+    def test_where_anything_but_interest_leads_to_the_consent_question_it_is_not_safe(self, answer: str) -> None:
+        ask = TWICE["steps"]["interest"]["ask"]
+        onward = "consent" if answer in ("deny", "agent") else ask[answer] | {"then": "consent"}
+        data = edited(TWICE, interest=question("interest", **{answer: onward}))
+        assert "consent question 'consent' can be reached without interest" in findings(data)
+
+    @pytest.mark.parametrize(
+        "interest",
+        [{"goto": "consent"}, question("interest", purpose="question")],
+        ids=["left out", "of another purpose"],
+    )
+    def test_without_the_interest_question_it_is_not_safe(self, interest: dict[str, Any]) -> None:
+        assert "consent question 'consent' can be reached without interest" in findings(
+            edited(TWICE, interest=interest)
+        )
+
+    def test_a_script_of_one_capture_needs_no_interest_question(self) -> None:
+        assert () == findings(edited(TWICE, interest={"goto": "consent"}) | {"captures": 1})
+
+    @pytest.mark.parametrize("captures", [1, 2])
+    def test_with_bargein_on_the_interest_question_it_is_not_safe(self, captures: int) -> None:
+        data = edited(TWICE, interest=question("interest", bargein=True)) | {"captures": captures}
+        assert ("interest question 'interest' allows bargein: it must be heard to its end",) == findings(data)
+
+    @pytest.mark.parametrize("answer", ["deny", "noinput", "nomatch"])
+    def test_a_no_to_interest_ends_in_a_denial(self, answer: str) -> None:
+        ask = TWICE["steps"]["interest"]["ask"]
+        onward = "released" if answer == "deny" else ask[answer] | {"then": "released"}
+        expected = (
+            "interest question 'interest': no, silence and unclear answers must end in a denial, with no further question; "
+            "'released' may not"
+        )
+        assert (expected,) == findings(edited(TWICE, interest=question("interest", **{answer: onward})))
+
+
+class TestANoBesideAPrompt:
+    @pytest.mark.parametrize("target", ["opening", "terms", "consent", "thanks", "released", "person"])
+    def test_it_must_end_in_a_denial(self, target: str) -> None:
+        expected = f"a no that is said while a prompt plays must end in a denial; {target!r} may not"
+        assert expected in findings(SHIPPED | {"deny": target})
+
+    @pytest.mark.parametrize("target", ["opening", "terms", "consent", "thanks", "released", "person", "refused"])
+    def test_a_stop_word_must_end_on_the_do_not_call_list(self, target: str) -> None:
+        expected = f"a stop word that is said while a prompt plays must end in the denial stop; {target!r} may not"
+        assert expected in findings(SHIPPED | {"stop": target})
+
+    @pytest.mark.parametrize("target", ["refused", "unclear", "stranger", "stopped"])
+    def test_any_denial_will_do_for_a_no(self, target: str) -> None:
+        assert () == findings(SHIPPED | {"deny": target})
+
+    def test_it_may_lead_there_by_a_detour(self) -> None:
+        data = edited(
+            sorry={"say": {"prompts": ["refused"]}, "then": "refused"},
+            sorry_stop={"say": {"prompts": ["refused"]}, "then": "stopped"},
+        )
+        assert () == findings(data | {"deny": "sorry", "stop": "sorry_stop"})
+
+    def test_where_it_never_ends_is_named(self) -> None:
+        data = edited(round={"goto": "about"}, about={"goto": "round"}) | {"deny": "round"}
+        assert {"from step 'round' the call can never end", "from step 'about' the call can never end"} <= set(
+            findings(data)
+        )
+
+    def test_what_only_it_leads_to_has_done_nothing(self) -> None:
+        data = edited(odd={"hangup": {"outcome": "completed"}}) | {"deny": "odd"}
+        assert "step 'odd' ends the call as completed without a consent or a denial" in findings(data)
 
 
 class TestANoIsFinal:

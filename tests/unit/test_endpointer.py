@@ -6,17 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soxr
 
 from gateway.speech.endpointer import (
     FRAME_MS,
     FRAME_SAMPLES,
+    FULL_SCALE,
     LONG_SILENCE_MS,
     LONGEST_UTTERANCE_MS,
     PREROLL_FRAMES,
     SHORT_SILENCE_MS,
     Endpointer,
 )
-from gateway.speech.frontend import TELEPHONE_RATE, Pcm
+from gateway.speech.frontend import MODEL_RATE, TELEPHONE_RATE, Pcm
 from gateway.speech.prompts import read_wav
 
 CLIP = Path(__file__).parents[2] / "gateway/demo/voices/mix/consent.wav"
@@ -39,11 +41,12 @@ def speech() -> Pcm:
     return samples[: samples.size // FRAME_SAMPLES * FRAME_SAMPLES]
 
 
-def hear(endpointer: Endpointer, samples: Pcm, *, complete: bool = False) -> list[tuple[str, int]]:
+def hear(endpointer: Endpointer, samples: Pcm, *, may_go_on: bool = True) -> list[tuple[str, int]]:
     """Each change of phase with its time in ms from the first sample ever pushed."""
     changes: list[tuple[str, int]] = []
-    for start in range(0, samples.size - FRAME_SAMPLES + 1, FRAME_SAMPLES):
-        phase = endpointer.push(samples[start : start + FRAME_SAMPLES], complete=complete)
+    frame = endpointer.rate * FRAME_MS // 1000
+    for start in range(0, samples.size - frame + 1, frame):
+        phase = endpointer.push(samples[start : start + frame], may_go_on=may_go_on)
         if phase in ("started", "ended"):
             changes.append((phase, endpointer.frames * FRAME_MS))
         if phase == "ended":
@@ -66,6 +69,21 @@ def test_the_onset_is_where_the_speech_begins() -> None:
     assert 1000 == pytest.approx(endpointer.onset_frame * FRAME_MS, abs=2 * FRAME_MS)
 
 
+def test_a_wideband_call_is_heard_at_the_same_moments() -> None:
+    said = np.concatenate([silence(1000), speech(), silence(1000)])
+    wide = np.asarray(soxr.resample(said, TELEPHONE_RATE, MODEL_RATE), np.int16)
+    narrow_phases, wide_phases = hear(Endpointer(), said), hear(Endpointer(MODEL_RATE), wide)
+    assert [(phase, pytest.approx(at, abs=2 * FRAME_MS)) for phase, at in narrow_phases] == wide_phases
+
+
+def test_the_audio_begins_at_its_start_frame() -> None:
+    endpointer = Endpointer()
+    line = np.concatenate([noise(1000, 30), speech()])
+    hear(endpointer, line)
+    start = endpointer.start_frame * FRAME_SAMPLES
+    assert np.array_equal(line[start : endpointer.frames * FRAME_SAMPLES], np.concatenate(endpointer.audio))
+
+
 def test_the_audio_holds_300_ms_from_before_the_onset() -> None:
     endpointer = Endpointer()
     said = speech()
@@ -82,12 +100,12 @@ def test_a_click_is_no_speech() -> None:
     assert hear(Endpointer(), np.concatenate([silence(500), click, silence(500), click, silence(500)])) == []
 
 
-@pytest.mark.parametrize(("complete", "wait_ms"), [(True, SHORT_SILENCE_MS), (False, LONG_SILENCE_MS)])
-def test_a_whole_phrase_ends_after_the_short_silence_and_a_part_of_one_after_the_long(
-    complete: bool, wait_ms: int
+@pytest.mark.parametrize(("may_go_on", "wait_ms"), [(False, SHORT_SILENCE_MS), (True, LONG_SILENCE_MS)])
+def test_a_whole_phrase_ends_after_the_short_silence_and_what_may_go_on_after_the_long(
+    may_go_on: bool, wait_ms: int
 ) -> None:
     said = speech()
-    changes = hear(Endpointer(), np.concatenate([silence(1000), said, silence(2000)]), complete=complete)
+    changes = hear(Endpointer(), np.concatenate([silence(1000), said, silence(2000)]), may_go_on=may_go_on)
     ended = 1000 + said.size * 1000 // TELEPHONE_RATE + wait_ms
     assert [phase for phase, _ in changes] == ["started", "ended"]
     assert ended == pytest.approx(changes[-1][1], abs=80)
@@ -154,6 +172,49 @@ def test_there_is_no_signal_to_noise_ratio_before_anything_was_said() -> None:
     endpointer = Endpointer()
     hear(endpointer, silence(1000))
     assert endpointer.snr_db is None
+
+
+def test_every_frame_of_the_utterance_is_voiced_or_not() -> None:
+    endpointer = Endpointer()
+    hear(endpointer, np.concatenate([silence(1000), speech(), silence(200)]))
+    assert len(endpointer.audio) == len(endpointer.voiced) + len(endpointer.unvoiced)
+
+
+def test_the_silence_behind_the_speech_is_counted() -> None:
+    endpointer = Endpointer()
+    hear(endpointer, np.concatenate([silence(1000), speech(), silence(200)]))
+    assert 200 == pytest.approx(endpointer.silence_ms, abs=80)
+
+
+def test_the_lead_in_is_what_the_line_was_like_before_anybody_spoke() -> None:
+    endpointer = Endpointer()
+    line = np.concatenate([noise(1000, 30), speech()])
+    hear(endpointer, line)
+    start = endpointer.start_frame * FRAME_SAMPLES
+    assert np.array_equal(line[start : start + endpointer.lead_in.size], endpointer.lead_in)
+    assert 100 <= endpointer.lead_in.size * 1000 / TELEPHONE_RATE < PREROLL_FRAMES * FRAME_MS
+
+
+def test_there_is_no_lead_in_where_the_call_begins_with_speech() -> None:
+    """A breath at the beginning, so that the floor is not the voice itself."""
+    endpointer = Endpointer()
+    hear(endpointer, np.concatenate([silence(20), speech()]))
+    assert 0 == endpointer.lead_in.size
+
+
+def test_clean_speech_is_not_clipped() -> None:
+    endpointer = Endpointer()
+    hear(endpointer, np.concatenate([silence(500), speech()]))
+    assert 0.0 == endpointer.clipped
+
+
+def test_the_share_of_clipped_samples_is_that_of_the_voiced_frames_at_full_scale() -> None:
+    endpointer = Endpointer()
+    shouted = np.clip(speech().astype(np.int32) * 40, -32124, 32124).astype(np.int16)
+    hear(endpointer, np.concatenate([silence(500), shouted, silence(200)]))
+    voiced = np.concatenate(endpointer.voiced)
+    assert np.mean(np.abs(voiced.astype(np.int32)) >= FULL_SCALE) == endpointer.clipped
+    assert endpointer.clipped > 0.3
 
 
 def test_reset_forgets_the_utterance_and_the_next_one_is_found_alike() -> None:

@@ -18,6 +18,7 @@ from gateway.dialplan.interpreter import (
     End,
     Grant,
     Heard,
+    Objection,
     Play,
     Played,
     Question,
@@ -29,7 +30,8 @@ from gateway.dialplan.model import MANDATORY, Dialplan, load_dialplans
 from gateway.resources import data_folder
 
 SCRIPT = data_folder("dialplans") / "plan-upgrade.yaml"
-SHIPPED = load_dialplans(SCRIPT.parent)["plan-upgrade"]
+PLANS = load_dialplans(SCRIPT.parent)
+SHIPPED, TWICE = PLANS["plan-upgrade"], PLANS["plan-upgrade-twice"]
 VERDICTS: tuple[Verdict, ...] = ("affirm", "deny", "unclear", "noinput", "stop", "repeat", "agent")
 MOST_ACTIONS = 500
 
@@ -47,13 +49,22 @@ def drive(plan: Dialplan, answer: Callable[[Action], Result]) -> list[Action]:
 
 
 class Callee:
-    """Answers each question by the next of its verdicts, yes when there is none; hears everything whole but *cut*."""
+    """Answers each question by the next of its verdicts, yes when there is none; hears everything whole but *cut*; objects to
+    one prompt, as often as it is played and watched.
+    """
 
     def __init__(
-        self, *, cut: tuple[int, str] = (0, ""), granted: bool = True, transferred: bool = True, **said: str
+        self,
+        *,
+        cut: tuple[int, str] = (0, ""),
+        granted: bool = True,
+        transferred: bool = True,
+        objects: tuple[str, Objection] | None = None,
+        **said: str,
     ) -> None:
         self.said: dict[str, Iterator[str]] = {name: iter(verdicts.split()) for name, verdicts in said.items()}
         self.cuts, self.cut = cut
+        self.objects = objects
         self.granted = granted
         self.transferred = transferred
 
@@ -61,6 +72,8 @@ class Callee:
         match action:
             case Question():
                 return Heard(next(self.said.get(action.step, iter(())), "affirm"))  # type: ignore[arg-type]
+            case Play() if self.objects and action.watch and self.objects[0] in action.prompts:
+                return Played(whole=False, objection=self.objects[1])
             case Play() if action.disclosure == self.cut and self.cuts:
                 self.cuts -= 1
                 return Played(whole=False)
@@ -73,8 +86,8 @@ class Callee:
         return Done()
 
 
-def call(**said: Any) -> list[Action]:
-    return drive(SHIPPED, Callee(**said))
+def call(plan: Dialplan = SHIPPED, **said: Any) -> list[Action]:
+    return drive(plan, Callee(**said))
 
 
 def prompts(actions: list[Action]) -> list[str]:
@@ -98,6 +111,10 @@ def denial(actions: list[Action]) -> Deny | None:
     return next((action for action in actions if isinstance(action, Deny)), None)
 
 
+def questions(actions: list[Action]) -> list[str]:
+    return [action.step for action in actions if isinstance(action, Question)]
+
+
 class TestTheHappyPath:
     def test_everything_is_said_in_the_approved_order(self) -> None:
         disclosures = ["function", "price", "billing", "start", "term", "promotion", "trial", "use", "ask", "cancel"]
@@ -113,10 +130,15 @@ class TestTheHappyPath:
         assert 1 == sum(isinstance(action, Grant) for action in call())
 
     def test_only_the_consent_question_can_grant(self) -> None:
-        questions = [action for action in call() if isinstance(action, Question)]
         assert {"opening": False, "owner": False, "adult": False, "consent": True} == {
-            question.step: question.grants_consent for question in questions
+            action.step: action.grants_consent for action in call() if isinstance(action, Question)
         }
+
+    def test_only_the_consent_question_is_judged_by_every_witness(self) -> None:
+        assert ["consent"] == [a.step for a in call() if isinstance(a, Question) and a.binding]
+
+    def test_everything_that_is_played_is_watched(self) -> None:
+        assert {True} == {action.watch for action in call() if isinstance(action, Play)}
 
     def test_disclosures_cannot_be_cut_into(self) -> None:
         assert not any(action.bargein for action in call() if isinstance(action, Play) and action.disclosure)
@@ -150,7 +172,8 @@ class TestVerdicts:
 
     def test_the_denial_is_written_before_anything_is_said(self) -> None:
         """The subscriber may hang up during the goodbye; the no must stand by then."""
-        assert [Deny("consent", "refused"), Play("refused", ("refused",))] == call(consent="deny")[-3:-1]
+        goodbye = Play("refused", ("refused",), watch=False)
+        assert [Deny("consent", "refused"), goodbye] == call(consent="deny")[-3:-1]
 
     @pytest.mark.parametrize("verdict", ["noinput", "unclear"])
     def test_prompts_escalate(self, verdict: str) -> None:
@@ -213,23 +236,111 @@ class TestDisclosures:
     def test_one_that_was_cut_twice_ends_the_call_before_the_consent_question(self, term: str) -> None:
         actions = call(cut=(2, term))
         assert ([], False) == (asked(actions, "consent"), granted(actions))
-        assert Play("terms", ("goodbye_trouble",)) == actions[-2]
+        assert Play("terms", ("goodbye_trouble",), watch=False) == actions[-2]
         assert End("terms", "failed", f"the disclosure {term!r} could not be played whole") == actions[-1]
+
+
+SPOKEN_INTO = ["introduction", *(f"disclosure_{term}" for term in MANDATORY), "thanks"]
+
+
+class TestANoBesideThePrompts:
+    @pytest.mark.parametrize("plan", [SHIPPED, TWICE], ids=lambda plan: plan.name)
+    @pytest.mark.parametrize("prompt", SPOKEN_INTO)
+    def test_it_ends_the_call_as_refused_and_nothing_more_is_asked(self, plan: Dialplan, prompt: str) -> None:
+        actions = call(plan, objects=(prompt, "deny"))
+        last = questions(actions)[-1]
+        goodbye = Play("refused", ("refused",), watch=False)
+        assert [prompt] == prompts(actions[-4:-3])
+        assert [Deny(last, "refused"), goodbye, End("refused", "completed", "refused")] == actions[-3:]
+
+    @pytest.mark.parametrize("prompt", SPOKEN_INTO)
+    def test_a_stop_word_ends_it_as_stopped(self, prompt: str) -> None:
+        actions = call(objects=(prompt, "stop"))
+        last = questions(actions)[-1]
+        goodbye = Play("stopped", ("stopped",), watch=False)
+        assert [Deny(last, "stop"), goodbye, End("stopped", "completed", "stop")] == actions[-3:]
+
+    def test_a_disclosure_that_was_cut_by_it_is_not_played_again(self) -> None:
+        assert 1 == prompts(call(objects=("disclosure_price", "deny"))).count("disclosure_price")
+
+    def test_after_the_consent_it_comes_after_the_grant(self) -> None:
+        kinds = [type(action) for action in call(objects=("thanks", "deny"))[-5:]]
+        assert [Grant, Play, Deny, Play, End] == kinds
+
+    def test_it_counts_where_the_callee_is_let_go_too(self) -> None:
+        actions = call(opening="unclear unclear", objects=("released", "stop"))
+        assert (Deny("opening", "stop"), End("stopped", "completed", "stop")) == (denial(actions), actions[-1])
+
+    @pytest.mark.parametrize("prompt", ["refused", "goodbye_trouble"])
+    def test_nothing_is_watched_once_the_end_is_settled(self, prompt: str) -> None:
+        said = {"consent": "deny"} if prompt == "refused" else {"cut": (2, "price")}
+        assert [False] == [a.watch for a in call(**said) if isinstance(a, Play) and prompt in a.prompts]
+
+    @pytest.mark.parametrize(
+        ("said", "expected"),
+        [({"objects": ("thanks", "deny")}, "refused"), ({"consent": "stop"}, "stop")],
+        ids=["a no beside a prompt", "a stop word"],
+    )
+    def test_on_the_way_to_its_hangup_nothing_is_watched(self, said: dict[str, Any], expected: str) -> None:
+        """A callee who says no all the time must get there."""
+        ask = TWICE.steps["consent"].ask
+        assert ask is not None
+        plan = edited(
+            "plan-upgrade-twice",
+            consent={"ask": ask.model_dump() | {"stop": "sorry_stop"}},
+            refused={"say": {"prompts": ["refused"]}, "then": "sorry"},
+            sorry={"disclose": {"terms": ["cancel"]}, "then": "sorry_end"},
+            sorry_end={"hangup": {"denial": "refused", "prompts": ["unclear"]}},
+            sorry_stop={"say": {"prompts": ["stopped"]}, "then": "stopped"},
+        )
+        actions = call(plan, **said)
+        first = next(n for n, a in enumerate(actions) if isinstance(a, Play) and a.step in ("refused", "sorry_stop"))
+        assert {False} == {action.watch for action in actions[first:] if isinstance(action, Play)}
+        assert expected == actions[-1].reason  # type: ignore[union-attr]
+
+
+class TestTwoCaptures:
+    def test_interest_comes_first_and_both_are_judged_by_every_witness(self) -> None:
+        actions = call(TWICE)
+        assert ["opening", "owner", "adult", "interest", "consent"] == questions(actions)
+        assert ["interest", "consent"] == [a.step for a in actions if isinstance(a, Question) and a.binding]
+        assert [Grant("consent")] == [action for action in actions if isinstance(action, Grant)]
+
+    def test_interest_grants_nothing(self) -> None:
+        assert ["consent"] == [a.step for a in call(TWICE) if isinstance(a, Question) and a.grants_consent]
+
+    @pytest.mark.parametrize(
+        ("said", "denied"),
+        [("deny", "refused"), ("stop", "stop"), ("unclear unclear", "unclear"), ("noinput unclear", "unclear")],
+    )
+    def test_without_interest_the_consent_question_is_not_put(self, said: str, denied: str) -> None:
+        actions = call(TWICE, interest=said)
+        assert ([], False) == (asked(actions, "consent"), granted(actions))
+        assert (Deny("interest", denied), "completed") == (denial(actions), actions[-1].outcome)  # type: ignore[union-attr,arg-type]
+
+    def test_without_the_second_yes_nothing_is_granted(self) -> None:
+        actions = call(TWICE, consent="deny")
+        assert (Deny("consent", "refused"), False) == (denial(actions), granted(actions))
 
 
 class TestTheRecordRefuses:
     def test_a_consent_that_the_record_does_not_take_is_not_thanked_for(self) -> None:
         actions = call(granted=False)
         assert "thanks" not in prompts(actions)
-        assert Play("consent", ("goodbye_trouble",)) == actions[-2]
+        assert Play("consent", ("goodbye_trouble",), watch=False) == actions[-2]
         assert "failed" == actions[-1].outcome  # type: ignore[union-attr]
+
+
+def edited(name: str, **steps: Any) -> Dialplan:
+    """A shipped script with some steps put in another's place."""
+    data = yaml.safe_load((SCRIPT.parent / f"{name}.yaml").read_text(encoding="utf-8"))
+    data["steps"] |= steps
+    return Dialplan.model_validate(data)
 
 
 def unsafe(**changes: Any) -> Dialplan:
     """The shipped script, broken in a way that the linter would not let pass."""
-    data = yaml.safe_load(SCRIPT.read_text(encoding="utf-8"))
-    data["steps"] |= changes
-    return Dialplan.model_validate(data)
+    return edited("plan-upgrade", **changes)
 
 
 def consent(**changes: Any) -> dict[str, Any]:
@@ -264,7 +375,35 @@ class TestBelowTheLinter:
     def test_the_consent_question_is_not_asked_again_after_a_no(self, plan: Dialplan, said: str) -> None:
         actions = drive(plan, Callee(consent=said))
         assert not granted(actions)
-        assert End("consent", "failed", "a no came before 'consent', and a no is final") == actions[-1]
+        assert End("consent", "failed", "a no is final, and one came before 'consent'") == actions[-1]
+
+    @pytest.mark.parametrize(
+        "plan",
+        [
+            edited("plan-upgrade-twice", interest={"goto": "consent"}),
+            edited("plan-upgrade-twice", interest={"say": {"prompts": ["interest"]}, "then": "consent"}),
+        ],
+        ids=["left out", "only said"],
+    )
+    def test_the_consent_question_is_not_asked_without_interest(self, plan: Dialplan) -> None:
+        actions = call(plan)
+        assert ([], False) == (asked(actions, "consent"), granted(actions))
+        assert End("consent", "failed", "no interest was declared before 'consent'") == actions[-1]
+
+    @pytest.mark.parametrize("onward", ["consent", "interest"])
+    @pytest.mark.parametrize("said", ["deny affirm", "unclear unclear affirm", "noinput noinput affirm"])
+    def test_the_consent_question_is_not_asked_after_a_no_to_interest(self, said: str, onward: str) -> None:
+        ask = TWICE.steps["interest"].ask
+        assert ask is not None
+        retry = {"prompts": ["interest_again"], "then": onward}
+        changed = ask.model_dump() | {"deny": onward, "noinput": retry, "nomatch": retry}
+        actions = call(edited("plan-upgrade-twice", interest={"ask": changed}), interest=said)
+        assert ([], False) == (asked(actions, "consent"), granted(actions))
+
+    def test_the_consent_question_is_not_asked_after_a_no_beside_a_prompt(self) -> None:
+        plan = unsafe(refused={"goto": "consent"})
+        actions = call(plan, objects=("disclosure_cancel", "deny"))
+        assert ([], False) == (asked(actions, "consent"), granted(actions))
 
     def test_a_yes_that_leads_nowhere_near_consent_grants_nothing(self) -> None:
         assert not granted(drive(unsafe(terms={"hangup": {"outcome": "postponed"}}), Callee()))
@@ -307,6 +446,39 @@ class TestThePromise:
         actions = drive(SHIPPED, answer)
         assert not (granted(actions) and denial(actions))
         assert granted(actions) == (End("thanks", "completed", "") == actions[-1])
+
+    @settings(max_examples=400)
+    @given(
+        st.sampled_from([SHIPPED, TWICE]),
+        st.lists(chance, max_size=40),
+        st.lists(st.sampled_from([*[None] * 12, "deny", "stop"]), max_size=60),
+    )
+    def test_after_a_no_beside_a_prompt_nothing_is_asked_or_granted_and_it_is_a_denial(
+        self, plan: Dialplan, verdicts: list[Verdict], remarks: list[Objection | None]
+    ) -> None:
+        said, beside = iter(verdicts), iter(remarks)
+        after: list[Action] = []
+        objected: list[Objection] = []
+
+        def answer(action: Action) -> Result:
+            if objected:
+                after.append(action)
+            if isinstance(action, Question):
+                return Heard(next(said, "affirm"))
+            if isinstance(action, Play):
+                objection = next(beside, None)
+                if objection is not None and action.watch:
+                    objected.append(objection)
+                    return Played(whole=False, objection=objection)
+                return Played(whole=True)
+            return Done()
+
+        last = drive(plan, answer)[-1]
+        if objected:
+            denials = {"deny": "refused", "stop": "stop"}
+            assert 1 == len(objected)
+            assert {Deny, Play} == {type(action) for action in after}
+            assert (End, denials[objected[0]]) == (type(last), last.reason)  # type: ignore[union-attr]
 
     @given(st.lists(st.sampled_from([verdict for verdict in VERDICTS if verdict != "affirm"]), max_size=20))
     def test_without_a_yes_to_it_no_consent_is_granted(self, verdicts: list[Verdict]) -> None:

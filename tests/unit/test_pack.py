@@ -18,7 +18,7 @@ from gateway.demo.orders import sample_order
 from gateway.dialplan.model import load_dialplans
 from gateway.language import forms
 from gateway.language.errors import BadPack
-from gateway.language.pack import LANGUAGES, LanguagePack, load_pack, speakable
+from gateway.language.pack import LANGUAGES, MERGED, WATCH, LanguagePack, load_pack, speakable
 from gateway.resources import data_folder
 
 FOLDER = data_folder("prompts")
@@ -89,12 +89,19 @@ class TestEveryLanguage:
     def test_no_key_grants_consent(self, language: Language) -> None:
         assert "" == PACKS[language].grammars["consent"].dtmf_affirm
 
-    def test_no_phrase_means_two_things(self, language: Language) -> None:
+    def test_no_answer_means_two_things(self, language: Language) -> None:
         for grammar in PACKS[language].grammars.values():
-            for one in ("affirm", "deny", "stop", "repeat", "agent"):
-                for other in ("affirm", "deny", "stop", "repeat", "agent"):
-                    if one < other:
-                        assert set() == set(getattr(grammar, one)) & set(getattr(grammar, other)), (one, other)
+            assert len(grammar.answers) == len(set(grammar.answers))
+
+    def test_nothing_that_must_never_pass_is_a_yes(self, language: Language) -> None:
+        for grammar in PACKS[language].grammars.values():
+            kinds = (grammar.fillers, grammar.hedges, grammar.questions, grammar.others)
+            assert set() == set(grammar.affirm) & {phrase for kind in kinds for phrase in kind}
+
+    def test_no_bare_yes_no_hedge_and_no_question_is_an_answer(self, language: Language) -> None:
+        for grammar in PACKS[language].grammars.values():
+            kinds = (grammar.fillers, grammar.hedges, grammar.questions)
+            assert set() == set(grammar.answers) & {phrase for kind in kinds for phrase in kind}
 
     def test_no_yes_holds_a_forbidden_word(self, language: Language) -> None:
         for grammar in PACKS[language].grammars.values():
@@ -105,7 +112,22 @@ class TestEveryLanguage:
         grammars = PACKS[language].grammars
         for name, grammar in grammars.items():
             for other in grammars.values():
-                assert name == other.name or set(other.affirm) <= set(grammar.anti)
+                assert name == other.name or set(other.affirm) <= set(grammar.others)
+
+    def test_every_question_has_the_common_phrases(self, language: Language) -> None:
+        grammars = PACKS[language].grammars
+        for name in MERGED:
+            for grammar in grammars.values():
+                if name != "others":
+                    assert set(getattr(grammars[WATCH], name)) <= set(getattr(grammar, name))
+
+    def test_while_nothing_is_asked_refusals_are_listened_for_and_no_yes(self, language: Language) -> None:
+        watch = PACKS[language].grammars[WATCH]
+        assert ((), True, True) == (watch.affirm, bool(watch.deny), bool(watch.stop))
+
+    def test_while_nothing_is_asked_the_yes_to_any_question_is_no_garbage(self, language: Language) -> None:
+        grammars = PACKS[language].grammars
+        assert {phrase for grammar in grammars.values() for phrase in grammar.affirm} <= set(grammars[WATCH].others)
 
     def test_phrases_are_tokens_with_single_spaces(self, language: Language) -> None:
         for grammar in PACKS[language].grammars.values():
@@ -285,6 +307,9 @@ class TestBrokenPacks:
             ("grammars", "intents.yaml", lambda d: d.pop("grammars")),
             ("deny", "intents.yaml", lambda d: d["common"].update(deny=[False])),
             ("yes_please", "intents.yaml", lambda d: d["common"].update(yes_please=["sure"])),
+            ("anti", "intents.yaml", lambda d: d["grammars"]["consent"].update(anti=["sure"])),
+            ("a yes belongs to a question", "intents.yaml", lambda d: d["common"].update(affirm=["sure"])),
+            ("'watch'", "intents.yaml", lambda d: d["grammars"].update(watch={"affirm": ["sure"]})),
         ],
     )  # fmt: skip
     def test_a_fault_is_named(self, tmp_path: Path, where: str, file: str, edit: Edit) -> None:

@@ -47,6 +47,14 @@ def test_other_sounds_are_a_whole_step_apart() -> None:
     assert 1.0 / len(sounds("나무")) == phonetic_distance("가무", "나무")
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("가", "카"), ("다", "타"), ("바", "파"), ("사", "자"), ("나", "마"), ("이", "에"), ("오", "우"), ("어", "오")],
+)
+def test_the_sounds_of_one_class_are_those_that_a_telephone_blurs(one: str, other: str) -> None:
+    assert 0.5 == len(sounds(other)) * phonetic_distance(one, other)
+
+
 def test_silence_is_nothing_like_the_target() -> None:
     assert 1.0 == phonetic_distance("", TARGET)
 

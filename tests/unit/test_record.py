@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import pytest
@@ -33,6 +33,7 @@ from gateway.consent.record import (
     reduce,
     replay,
 )
+from gateway.consent.verdict import Verdict
 from gateway.demo.orders import sample_order
 
 START = datetime(2026, 3, 1, 9, tzinfo=UTC)
@@ -67,6 +68,14 @@ def spoken(call_id: str = "call-1", order_hash: str = HASH) -> ev.ConsentSpoken:
 
 def denied(denial: ev.Denial = "refused", call_id: str = "call-1") -> ev.ConsentDenied:
     return ev.ConsentDenied(call_id=call_id, denial=denial, step="consent")
+
+
+def heard(
+    verdict: Verdict, *, aside: bool = False, grants_consent: bool = False, call_id: str = "call-1"
+) -> ev.UtteranceHeard:
+    return ev.UtteranceHeard(
+        call_id=call_id, step="terms", grants_consent=grants_consent, aside=aside, verdict=verdict, reason="said so"
+    )
 
 
 def ended(outcome: ev.CallOutcome = "completed", call_id: str = "call-1") -> ev.CallEnded:
@@ -225,6 +234,75 @@ class TestConsent:
         assert "refused" == step(after(*WAYS[state]), denied(call_id="call-0"))[0].state
 
 
+ON_A_CALL = {"calling": TO_CALLING, "spoken": TO_SPOKEN, "challenged": (*TO_SPOKEN, issued())}
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+
+
+class TestWhatIsHeard:
+    @pytest.mark.parametrize("state", ON_A_CALL)
+    def test_a_no_beside_a_prompt_ends_the_order(self, state: str) -> None:
+        record, effects = step(after(*ON_A_CALL[state]), heard("deny", aside=True))
+        assert ("refused", "said no at terms", ()) == (record.state, record.reason, effects)
+
+    @pytest.mark.parametrize("state", ON_A_CALL)
+    def test_a_no_to_the_consent_question_ends_the_order(self, state: str) -> None:
+        assert "refused" == step(after(*ON_A_CALL[state]), heard("deny", grants_consent=True))[0].state
+
+    @pytest.mark.parametrize("aside", [True, False])
+    @pytest.mark.parametrize("state", ON_A_CALL)
+    def test_a_stop_word_ends_the_order_and_blocks_the_number(self, state: str, aside: bool) -> None:
+        record, effects = step(after(*ON_A_CALL[state]), heard("stop", aside=aside))
+        assert ("refused", (BlockNumber(),)) == (record.state, effects)
+
+    @pytest.mark.parametrize("verdict", sorted(set(VERDICTS) - {"deny", "stop"}))
+    @pytest.mark.parametrize("state", ON_A_CALL)
+    def test_anything_else_beside_a_prompt_changes_nothing(self, state: str, verdict: Verdict) -> None:
+        record = after(*ON_A_CALL[state])
+        assert (record, ()) == step(record, heard(verdict, aside=True))
+
+    def test_a_no_to_another_question_is_left_to_the_script(self) -> None:
+        record = after(*TO_CALLING)
+        assert (record, ()) == step(record, heard("deny"))
+
+    @pytest.mark.parametrize("verdict", ["deny", "stop"])
+    def test_what_is_heard_on_another_call_says_nothing(self, verdict: Verdict) -> None:
+        record = after(*TO_CALLING)
+        assert (record, ()) == step(record, heard(verdict, aside=True, call_id="call-9"))
+
+    @pytest.mark.parametrize("state", ["spoken", "challenged"])
+    def test_after_a_no_beside_a_prompt_no_code_leads_to_the_webhook(self, state: str) -> None:
+        events = (*ON_A_CALL[state], heard("deny", aside=True), issued(), ended(), reply(), spoken(), issued(), reply())
+        record = after(*events)
+        assert ("refused", None) == (record.state, record.confirmation)
+
+    @pytest.mark.parametrize("verdict", ["deny", "stop"])
+    @pytest.mark.parametrize("state", sorted(CONFIRMED))
+    def test_after_the_confirmation_a_no_beside_a_prompt_takes_nothing_back(self, state: str, verdict: Verdict) -> None:
+        record = after(*WAYS[state])
+        assert (record, ()) == step(record, heard(verdict, aside=True))
+
+
+class TestCaptures:
+    @pytest.mark.parametrize("purposes", [("consent",), ("interest", "consent")])
+    def test_what_a_consent_rests_on_is_kept_in_the_record(self, purposes: tuple[str, ...]) -> None:
+        captures = tuple(
+            ev.Capture(step=purpose, purpose=purpose, said="네 동의 합니다", audio_sha256=f"{place}" * 64)
+            for place, purpose in enumerate(purposes)
+        )
+        written = entry(spoken().model_copy(update={"captures": captures}))
+        kept = ev.Entry.model_validate_json(written.model_dump_json()).event
+        assert isinstance(kept, ev.ConsentSpoken)
+        assert captures == kept.captures
+
+    def test_they_decide_nothing(self) -> None:
+        """What a script demands, the linter and the interpreter see to; the record counts one consent."""
+        one = ev.Capture(step="consent", purpose="consent", said="네 동의 합니다", audio_sha256="0" * 64)
+        bare, full = (
+            step(after(*TO_CALLING), spoken().model_copy(update={"captures": given})) for given in ((), (one,))
+        )
+        assert bare == full
+
+
 class TestTheChallenge:
     def test_it_is_sent_and_given_an_end(self) -> None:
         record, effects = step(after(*TO_SPOKEN), issued())
@@ -272,6 +350,10 @@ class TestTheChallenge:
 
     def test_a_late_reply_is_told_so(self) -> None:
         assert (SendSms("late_reply"),) == step(after(*WAYS["expired"]), reply())[1]
+
+    def test_a_late_reply_is_told_so_once(self) -> None:
+        record, _ = step(after(*WAYS["expired"]), reply())
+        assert (record, ()) == step(record, reply())
 
     def test_no_reply_in_time_ends_the_order(self) -> None:
         record, effects = step(after(*TO_CHALLENGED), EXPIRED)
@@ -364,6 +446,7 @@ anything: st.SearchStrategy[ev.Event] = st.one_of(
     st.builds(spoken, calls, hashes),
     st.builds(spoken, calls, hashes),
     st.builds(denied, st.sampled_from(["refused", "unclear", "ineligible", "stop"]), calls),
+    st.builds(heard, st.sampled_from(VERDICTS), aside=st.booleans(), grants_consent=st.booleans(), call_id=calls),
     st.builds(ended, st.sampled_from(["completed", "busy", "transferred", "lost"]), calls),
     st.builds(issued, st.integers(0, 120).map(lambda minutes: START + timedelta(minutes=minutes))),
     st.builds(reply, st.sampled_from(["code", "code", "code", "unreadable", "stop"]), matches=st.booleans()),
@@ -402,8 +485,13 @@ def live(events: list[ev.Event], waits_us: list[int]) -> list[tuple[ev.Entry, Re
     return lived
 
 
-def ends_an_order(event: ev.Event, challenge_id: str) -> bool:
+def ends_an_order(event: ev.Event, record: Record, challenge_id: str) -> bool:
+    """Whether *event* ends an open order; *record* is what it met."""
     match event:
+        case ev.UtteranceHeard(verdict="stop") | ev.UtteranceHeard(verdict="deny", aside=True):
+            return event.call_id == record.call_id
+        case ev.UtteranceHeard(verdict="deny", grants_consent=True):
+            return event.call_id == record.call_id
         case ev.ConsentDenied() | ev.OrderWithdrawn() | ev.ReplyReceived(reading="stop"):
             return True
         case ev.ChallengeExpired():
@@ -450,9 +538,9 @@ class TestThePromise:
                 assert record.challenge is not None
                 challenge_id = record.challenge.challenge_id
                 issued_at = next(n for n, (_, then, _) in enumerate(lived) if then.challenge is not None)
-                for number, (earlier, _, _) in enumerate(lived[:place]):
+                for number, ((_, met, _), (earlier, _, _)) in enumerate(pairwise(lived[:place]), 1):
                     was_expiry = isinstance(earlier.event, ev.ChallengeExpired)
-                    assert (was_expiry and number < issued_at) or not ends_an_order(earlier.event, challenge_id)
+                    assert (was_expiry and number < issued_at) or not ends_an_order(earlier.event, met, challenge_id)
 
     @settings(max_examples=250)
     @given(histories, waits)
@@ -465,11 +553,14 @@ class TestThePromise:
     @settings(max_examples=250)
     @given(histories, waits)
     def test_ends_are_final(self, events: list[ev.Event], waits_us: list[int]) -> None:
+        """What may still change is that a late reply has been told so, and that once."""
         lived = live(events, waits_us)
         for (_, before, _), (_, record, effects) in pairwise(lived):
             if before.state in ENDS:
-                assert before == record
-                assert set(effects) <= {SendSms("late_reply")}
+                told = effects == (SendSms("late_reply"),)
+                assert told or effects == ()
+                assert not (told and before.told_late)
+                assert replace(before, told_late=before.told_late or told) == record
 
     @settings(max_examples=250)
     @given(histories, waits)

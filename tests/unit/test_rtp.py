@@ -128,7 +128,7 @@ class Pair:
         self.stream = MediaStream(self.near, MediaTerms("PCMA", AUDIO, EVENTS, self.far.getsockname()), None)
         self.heard: list[bytes] = []
         self.keys: list[str] = []
-        self.stream.tap = self.heard.append
+        self.stream.tap = lambda heard, _: self.heard.append(heard)
         self.stream.on_key = self.keys.append
 
     def put(self, data: bytes, *, by: socket | None = None) -> None:
@@ -362,7 +362,7 @@ class TestEngine:
             far.sendto(packet(timestamp=160 * n), sock.getsockname())
         stream = engine.open(sock, MediaTerms("PCMA", AUDIO, None, far.getsockname()), "call")
         heard: list[bytes] = []
-        stream.tap = heard.append
+        stream.tap = lambda frame, _: heard.append(frame)
         far.sendto(packet(b"a" * 160, timestamp=160 * 50), sock.getsockname())
         for _ in range(5):
             engine._tick()

@@ -23,6 +23,7 @@ from gateway.softphone import g711
 from gateway.softphone.audio import AudioFileError, load_wav, save_wav
 from gateway.softphone.cli import main
 from gateway.softphone.digest import authorization
+from gateway.softphone.echo import Echo
 from gateway.softphone.message import Message, NameAddress, split_list
 from gateway.softphone.rtp import RtpSession
 from gateway.softphone.script import ScriptError, parse_script
@@ -194,9 +195,28 @@ def test_script_grammar() -> None:
     assert [item.immediate for item in items] == [True, False, True, False, False, False]
     assert (items[1].seconds, items[2].argument, items[4].seconds) == (2.5, "A", 4.0)
     assert items[5].seconds is None
-    for bad in ("say:", "dtmf:x", "wait:soon", "wait:-1", "sing", "wait:nan"):
+    for bad in ("say:", "dtmf:x", "wait:soon", "wait:-1", "sing", "wait:nan", "into:", "into:now", "echo", "echo:-1"):
         with pytest.raises(ScriptError):
             parse_script(bad)
+
+
+def test_what_follows_into_is_said_into_the_prompt() -> None:
+    items = parse_script("silent;into:0.5;dtmf:1;+echo:200")
+    assert [(item.kind, item.immediate) for item in items] == [
+        ("silent", False), ("into", False), ("dtmf", True), ("echo", True),
+    ]  # fmt: skip
+    assert (items[1].seconds, items[3].seconds) == (0.5, 0.2)
+
+
+def test_an_echo_is_late_and_adds_to_what_is_said() -> None:
+    echo = Echo(0.02)
+    heard, said = speech(0.04), speech(0.02, 1)
+    echo.put(heard)
+    sent = [echo.mixed(np.zeros(160, np.int16)), echo.mixed(said), echo.mixed(said), echo.mixed(said)]
+    assert (sent[0] == 0).all()
+    for frame, part in ((sent[1], heard[:160]), (sent[2], heard[160:])):
+        assert (frame == (said.astype(int) + part).clip(-32768, 32767)).all()
+    assert (sent[3] == said).all()
 
 
 def _turns(*parts: tuple[bool, float]) -> list[float]:
@@ -436,6 +456,21 @@ def test_hang_up_in_the_middle_of_a_prompt(phone: Callable[..., Phone], tmp_path
     ended = near.named("ended")[0]
     assert 0.45 < ended["heard"] < 1.0
     assert far.named("ended")[0]["script_left"] == 1
+
+
+def test_speak_into_a_prompt_over_its_echo(phone: Callable[..., Phone], tmp_path: Path) -> None:
+    prompt, remark = speech(1.5), speech(0.3, 1)
+    save_wav(tmp_path / "prompt.wav", prompt)
+    save_wav(tmp_path / "remark.wav", remark)
+    far = phone("answer", "--script", f"+say:{tmp_path}/prompt.wav", "--record", f"{tmp_path}/a.wav")
+    target = f"sip:127.0.0.1:{port_of(far.until('listening'))}"
+    near = phone("call", target, "--script", f"+echo:200;into:0.5;say:{tmp_path}/remark.wav;hangup")
+    assert (near.finish(), far.finish()) == (0, 0)
+    heard = load_wav(tmp_path / "a.wav").astype(np.float64)
+    echo, said = (int(np.argmax(np.correlate(heard, one.astype(np.float64), "valid"))) for one in (prompt, remark))
+    assert np.abs(heard[echo : echo + 2400] - prompt[:2400]).max() < 1000, "the echo alone, as loud as it was"
+    assert 0.2 < (said - echo) / 8000 < 0.8, "half a second after the prompt began, its echo 200 ms after"
+    assert near.named("said")[0]["turn"] == 0
 
 
 def test_rejected(phone: Callable[..., Phone]) -> None:
