@@ -8,6 +8,8 @@ from gateway.speech.frontend import Pcm
 
 LONGEST_DELAY_S = 1.0
 BLOCK_S = 0.4
+LOUD_SHARE = 0.1
+"""Blocks with less than this share of the loudest one's power are pauses: a faint echo in them says nothing of the voice."""
 
 
 def echo_share(heard: Pcm, sent: Pcm, rate: int) -> float:
@@ -24,7 +26,17 @@ def echo_share(heard: Pcm, sent: Pcm, rate: int) -> float:
         return 0.0
     block = int(BLOCK_S * rate)
     starts = range(0, max(1, heard.size - block // 2), block // 2)
-    return max(_likeness(heard[start : start + block], whole[start : start + block + delay]) for start in starts)
+    powers = [_power(heard[start : start + block]) for start in starts]
+    least = LOUD_SHARE * max(powers)
+    return max(
+        _likeness(heard[start : start + block], whole[start : start + block + delay])
+        for start, power in zip(starts, powers, strict=True)
+        if power >= least
+    )
+
+
+def _power(part: Pcm) -> float:
+    return float(np.mean(np.square(np.diff(part.astype(np.float64)))))
 
 
 def _likeness(part: Pcm, around: np.ndarray) -> float:

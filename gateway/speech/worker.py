@@ -21,7 +21,7 @@ import numpy as np
 import vosk
 
 from gateway.consent.testimony import Grammar
-from gateway.consent.verdict import is_candidate
+from gateway.consent.verdict import STRICT, is_candidate
 from gateway.speech import wire
 from gateway.speech.decoder import Decoder, Words
 from gateway.speech.echo import LONGEST_DELAY_S, echo_share
@@ -163,7 +163,8 @@ class Worker:
         words = session.decoder.finish()
         self._idle[session.grammar.name].append(session.decoder)
         report = _report(session, words)
-        if session.mode != "bargein" and session.question_ended is None:
+        echoed = report["overlapped"] and report["echo"] >= STRICT.echo  # the answer is still to come
+        if session.mode != "bargein" and (session.question_ended is None or echoed):
             self._send(wire.ASIDE, session.number, _json(report))  # said and done while the prompt still played
             session.renew()
         elif session.second_pass and is_candidate(" ".join(word["word"] for word in words), session.grammar):
