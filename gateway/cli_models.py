@@ -33,6 +33,7 @@ from gateway.speech.models import (
     name_of,
     open_settings,
     read_vocabulary,
+    runtime_grammar,
 )
 
 app = typer.Typer(no_args_is_help=True, help="Vosk models: list, fetch and check them.")
@@ -244,7 +245,7 @@ def _build(folder: Path, pack: LanguagePack, vocabulary: Vocabulary) -> str:
         except Exception as error:
             raise ModelMissing(f"{folder}: Vosk cannot open it ({error}); install the model again") from error
         for name, grammar in pack.grammars.items():
-            phrases = json.dumps([*grammar.phrases, *garbage_words(grammar, vocabulary)], ensure_ascii=False)
+            phrases = runtime_grammar(grammar, vocabulary)
             began = time.perf_counter()
             try:
                 Decoder(model, phrases).finish()

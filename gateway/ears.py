@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-import numpy as np
 import structlog
 
 from gateway.consent.verdict import Judgement
@@ -54,7 +53,7 @@ class Tap:
             self.flush()
 
     def _decoded(self, octets: bytearray) -> Pcm:
-        return np.asarray(decode(octets, self._law), np.int16)
+        return decode(octets, self._law)
 
 
 class Watch:

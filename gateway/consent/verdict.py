@@ -32,9 +32,9 @@ class Floors:
 
     *share*: of the grammar's probability. *phonetic_distance*: that of ``gateway.consent.phonetics``. *path_margin*: nats at the
     distance ``ALIKE``, *margin_per_distance*: more or fewer for one step of it. *pitch_jump*, *final_rise*: semitones; what
-    rises further is a leap of the pitch tracker to another octave. *sound_ms*: how
-    long a sound of speech lasts, at least and at most, over the phrase; *word_sound_ms* over any one word. *pause_ms*: the
-    longest silence within a phrase. *unexplained_ms*: speech before or behind the words.
+    rises further is a leap of the pitch tracker to another octave. *sound_ms*: how long a sound of speech lasts, at least and
+    at most, over the phrase; *word_sound_ms* over any one word. *pause_ms*: the longest silence within a phrase.
+    *unexplained_ms*: speech before or behind the words.
     """
 
     word_confidence: float = 0.5
@@ -81,7 +81,7 @@ def judge(testimony: Testimony, grammar: Grammar, *, binding: bool, floors: Floo
             return Judgement(verdict, f"said {heard!r}")  # type: ignore[arg-type]
     for verdict, phrases in (("stop", grammar.stop), ("deny", grammar.deny)):
         if said := _said_within(testimony, phrases, floors):
-            if testimony.echo >= floors.echo:
+            if is_echo(testimony.echo, floors):
                 return _unclear(f"our own prompt came back: {said!r}")
             return Judgement(verdict, f"said {said!r}{'' if said == heard else f' within {heard!r}'}")  # type: ignore[arg-type]
     for kind, phrases in (
@@ -97,6 +97,11 @@ def judge(testimony: Testimony, grammar: Grammar, *, binding: bool, floors: Floo
 def is_candidate(heard: str, grammar: Grammar) -> bool:
     """Whether the grammar pass earns the second pass: only a target phrase does."""
     return heard in grammar.affirm
+
+
+def is_echo(likeness: float, floors: Floors = STRICT) -> bool:
+    """Whether what is so like our own prompt is our own prompt."""
+    return likeness >= floors.echo
 
 
 def objections(testimony: Testimony, grammar: Grammar, *, binding: bool, floors: Floors) -> Iterator[str]:
@@ -144,7 +149,7 @@ def _turn(testimony: Testimony, floors: Floors) -> Iterator[str]:
     """The caller, alone, after the question."""
     if testimony.overlapped:
         yield "spoken before the question had ended"
-    if testimony.echo >= floors.echo:
+    if is_echo(testimony.echo, floors):
         yield f"our own prompt came back: likeness {testimony.echo:.2f}, from {floors.echo} on it is an echo"
     if testimony.pitch_jump is not None and testimony.pitch_jump > floors.pitch_jump:
         yield f"two voices: {testimony.pitch_jump:.0f} semitones between words, above {floors.pitch_jump}"
@@ -196,7 +201,9 @@ def _second(testimony: Testimony, grammar: Grammar, floors: Floors) -> Iterator[
     distance = min(phonetic_distance(text, target) for target in grammar.affirm)
     if distance > floors.phonetic_distance:
         yield f"the second pass heard {text!r}, distance {distance:.2f}, above {floors.phonetic_distance}"
-    if testimony.share is not None and testimony.share < floors.share:
+    if testimony.share is None:
+        yield "the second pass does not say how sure the grammar is of the phrase"
+    elif testimony.share < floors.share:
         yield f"the target phrase has {testimony.share:.2f} of the probability, below {floors.share}"
     if testimony.path_margin is None:
         yield "the second pass found the phrase nowhere"

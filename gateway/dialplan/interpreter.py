@@ -37,7 +37,6 @@ class Play:
 
     step: str
     prompts: tuple[str, ...]
-    bargein: bool = False
     disclosure: Disclosure | None = None
     watch: bool = True
 
@@ -125,7 +124,7 @@ def run(plan: Dialplan) -> Generator[Action, Result, None]:
         step = plan.steps[name]
         objection: Objection | None = None
         if step.say:
-            objection = _objection((yield Play(name, step.say.prompts, step.say.bargein, watch=not settled)))
+            objection = _objection((yield Play(name, step.say.prompts, watch=not settled)))
             name = _then(step.then)
         elif step.disclose:
             unheard, objection = yield from _disclose(name, step.disclose, heard_whole, watch=not settled)

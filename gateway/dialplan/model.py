@@ -61,7 +61,6 @@ class Ask(Part):
 
 class Say(Part):
     prompts: tuple[PromptName, ...] = Field(min_length=1)
-    bargein: bool = False
 
 
 class Disclose(Part):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.util
+import json
 import struct
 import tempfile
 import unicodedata
@@ -160,6 +161,11 @@ def check_words(grammars: Iterable[Grammar], known: frozenset[str]) -> None:
     ]
     if faults:
         raise UnknownWords(faults)
+
+
+def runtime_grammar(grammar: Grammar, vocabulary: Vocabulary) -> str:
+    """What Vosk is given: every phrase and the garbage words, as JSON in plain UTF-8 (it reads no escapes)."""
+    return json.dumps([*grammar.phrases, *garbage_words(grammar, vocabulary)], ensure_ascii=False)
 
 
 def garbage_words(grammar: Grammar, vocabulary: Vocabulary, count: int = GARBAGE_WORDS) -> tuple[str, ...]:

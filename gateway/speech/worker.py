@@ -21,7 +21,7 @@ import numpy as np
 import vosk
 
 from gateway.consent.testimony import Grammar
-from gateway.consent.verdict import STRICT, is_candidate
+from gateway.consent.verdict import is_candidate, is_echo
 from gateway.speech import wire
 from gateway.speech.decoder import Decoder, Words
 from gateway.speech.echo import LONGEST_DELAY_S, echo_share
@@ -31,11 +31,11 @@ from gateway.speech.frontend import FrontEnd, Pcm, gain_for
 from gateway.speech.models import (
     ModelSource,
     check_words,
-    garbage_words,
     model_sha256,
     name_of,
     open_settings,
     read_vocabulary,
+    runtime_grammar,
 )
 from gateway.speech.pitch import final_rise, pitch_jump, pitch_track
 from gateway.speech.second_pass import Second, SecondPass
@@ -163,7 +163,7 @@ class Worker:
         words = session.decoder.finish()
         self._idle[session.grammar.name].append(session.decoder)
         report = _report(session, words)
-        echoed = report["overlapped"] and report["echo"] >= STRICT.echo  # the answer is still to come
+        echoed = report["overlapped"] and is_echo(report["echo"])  # the answer is still to come
         if session.mode != "bargein" and (session.question_ended is None or echoed):
             self._send(wire.ASIDE, session.number, _json(report))  # said and done while the prompt still played
             session.renew()
@@ -255,10 +255,7 @@ def main() -> None:
         grammars = {name: _grammar(fields) for name, fields in init["grammars"].items()}
         vocabulary = read_vocabulary(folder)
         check_words(grammars.values(), vocabulary.words)
-        texts = {
-            name: json.dumps([*grammar.phrases, *garbage_words(grammar, vocabulary)], ensure_ascii=False)
-            for name, grammar in grammars.items()
-        }
+        texts = {name: runtime_grammar(grammar, vocabulary) for name, grammar in grammars.items()}
         del vocabulary
     except SpeechError as error:
         send(wire.FAILED, 0, str(error).encode())

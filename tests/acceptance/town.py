@@ -41,7 +41,7 @@ PITCH = {"no_order": 2300.0, "goodbye_trouble": 2500.0}
 OTHER_PITCH = 2100.0
 """Above the voice: a vowel with a harmonic on the very pitch of a tone would be like its echo."""
 PROMPT_S = 0.34
-LENGTH_S = {"thanks": 4.0}
+LENGTH_S = {"thanks": 8.0}
 """Long enough to be spoken into."""
 SPOKEN = ("consent", "consent_again")
 """By the voice, so that an echo of them says what they say."""

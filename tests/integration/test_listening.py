@@ -293,12 +293,15 @@ async def test_a_refusal_that_our_own_prompt_speaks_is_an_echo(listener: Listene
 
 async def test_the_phrase_that_our_own_prompt_speaks_is_no_answer_to_it(listener: Listener) -> None:
     """The echo of the prompt's last words arrives after its end; what is said then is still listened for."""
-    session, _ = ask(listener, "consent")
+    session, told = ask(listener, "consent")
     prompt = np.concatenate([clip("consent"), silence(400)])
     feed(session, np.concatenate([silence(400), clip("consent")]), prompt)
     session.question_ended()
     feed(session, silence(TIMEOUT_MS + 1000))
-    assert "noinput" == judged(await asyncio.wait_for(session.final, DECODED_S), "consent").verdict
+    answer = await asyncio.wait_for(session.final, DECODED_S)
+    [aside] = told.asides
+    assert ("네 동의 합니다", True) == (aside.testimony.heard, aside.testimony.echo >= STRICT.echo)
+    assert "noinput" == judged(answer, "consent").verdict
 
 
 async def test_while_nothing_is_asked_everything_said_is_told_and_nothing_is_an_answer(listener: Listener) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from gateway.dialplan.errors import BadDialplan, UnsafeDialplan
 from gateway.dialplan.lint import lint, require_safe
@@ -199,13 +200,25 @@ class TestTheShippedScript:
     def test_a_disclosure_that_is_merely_said_does_not_count(self) -> None:
         data = edited(
             terms={"disclose": {"terms": [t for t in MANDATORY if t != "price"]}, "then": "price"},
-            price={"say": {"prompts": ["disclosure_price"], "bargein": True}, "then": "consent"},
+            price={"say": {"prompts": ["disclosure_price"]}, "then": "consent"},
         )
         assert "consent question 'consent' can be reached without disclosure_price" in findings(data)
 
     def test_without_the_consent_question_it_is_not(self) -> None:
         data = edited(consent=None, terms={"disclose": {"terms": list(MANDATORY)}, "then": "thanks"})
         assert "there is no consent question" in findings(data)
+
+    @pytest.mark.parametrize(
+        "step",
+        [
+            {"disclose": {"terms": list(MANDATORY), "bargein": True}, "then": "consent"},
+            {"say": {"prompts": ["introduction"], "bargein": True}, "then": "terms"},
+        ],
+        ids=["disclose", "say"],
+    )
+    def test_what_is_told_cannot_be_cut_into(self, step: dict[str, object]) -> None:
+        with pytest.raises(ValidationError, match="bargein\n  Extra inputs are not permitted"):
+            Dialplan.model_validate(edited(introduction=step))
 
     def test_with_bargein_on_the_consent_question_it_is_not(self) -> None:
         data = edited(consent=question("consent", bargein=True))

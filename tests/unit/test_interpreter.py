@@ -140,9 +140,6 @@ class TestTheHappyPath:
     def test_everything_that_is_played_is_watched(self) -> None:
         assert {True} == {action.watch for action in call() if isinstance(action, Play)}
 
-    def test_disclosures_cannot_be_cut_into(self) -> None:
-        assert not any(action.bargein for action in call() if isinstance(action, Play) and action.disclosure)
-
 
 class TestVerdicts:
     @pytest.mark.parametrize(
