@@ -92,9 +92,9 @@ def media_findings(said: Sequence[Said], report: MediaReport) -> Iterator[Findin
 def silent_sides(report: MediaReport) -> list[str]:
     """``caller`` where nothing of the far end was heard, ``gateway`` where nothing was said by us."""
     sides = []
-    if not report.received_packets or not report.caller_speech_ms:
+    if not report.received_packets or report.caller_speech_ms == 0:
         sides.append("caller")
-    if not report.sent_packets or not report.gateway_speech_ms:
+    if not report.sent_packets or report.gateway_speech_ms == 0:
         sides.append("gateway")
     return sides
 
@@ -108,7 +108,7 @@ def _from_them(media: _Media) -> Iterator[Finding]:
     report = media.report
     where = address_text(report.remote)
     if report.received_packets:
-        if not report.caller_speech_ms and report.duration_ms >= SPEECH_EXPECTED_MS:
+        if report.caller_speech_ms == 0 and report.duration_ms >= SPEECH_EXPECTED_MS:
             text = "packets came from the far end, but nothing in them is as loud as speech: muted, or nobody spoke"
             yield warning("rtp.no_speech", text)
         last = report.last_packet_ms
@@ -160,7 +160,7 @@ def _to_them(media: _Media) -> Iterator[Finding]:
         if report.unsent_packets:
             text += f": this machine refused {report.unsent_packets} packets (no route, or a firewall here)"
         yield fault("rtp.not_sent", text)
-    elif not report.gateway_speech_ms and report.duration_ms >= SPEECH_EXPECTED_MS and media.they_hear:
+    elif report.gateway_speech_ms == 0 and report.duration_ms >= SPEECH_EXPECTED_MS and media.they_hear:
         yield warning("rtp.we_said_nothing", "packets went to the far end, but nothing in them is as loud as speech")
 
 
@@ -210,7 +210,7 @@ def _facts(media: _Media) -> Iterator[Finding]:
         yield warning("media.in_clear", "the signalling was encrypted (TLS), the audio was not: no SRTP was agreed on")
     jitter = f"jitter {report.jitter_ms:.1f} ms (at most {report.jitter_max_ms:.1f})"
     heard = f"{report.received_packets} packets, {_percent(report.lost_fraction)} lost, {jitter}"
-    yield fact("media.from", f"from the far end: {heard}, speech {report.caller_speech_ms / 1000:.1f} s")
+    yield fact("media.from", f"from the far end: {heard}{_speech(report.caller_speech_ms)}")
     if report.far_reports:
         told = (
             f"it reports {_percent(report.far_lost_fraction or 0.0)} lost, jitter {report.far_jitter_ms or 0.0:.1f} ms"
@@ -220,7 +220,7 @@ def _facts(media: _Media) -> Iterator[Finding]:
         told = "it sends no RTCP, so what it hears of us is unknown"
     yield fact(
         "media.to",
-        f"to the far end: {report.sent_packets} packets, speech {report.gateway_speech_ms / 1000:.1f} s; {told}",
+        f"to the far end: {report.sent_packets} packets{_speech(report.gateway_speech_ms)}; {told}",
     )
     small = [(report.late, "late"), (report.duplicates, "twice"), (report.reordered, "out of order")]
     if any(number for number, _ in small):
@@ -229,6 +229,10 @@ def _facts(media: _Media) -> Iterator[Finding]:
     if media.theirs is not None and not media.theirs.takes_events:
         dtmf += "; the far end takes no telephone-events (RFC 4733), only SIP INFO is left"
     yield fact("media.dtmf", dtmf)
+
+
+def _speech(speech_ms: int | None) -> str:
+    return "" if speech_ms is None else f", speech {speech_ms / 1000:.1f} s"
 
 
 def _percent(fraction: float) -> str:

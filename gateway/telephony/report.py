@@ -63,9 +63,9 @@ class MediaReport:
     first_packet_ms: int | None = None
     last_packet_ms: int | None = None
     longest_gap_ms: int = 0
-    caller_speech_ms: int = 0
-    """Time in which the caller's channel was above a speech level."""
-    gateway_speech_ms: int = 0
+    caller_speech_ms: int | None = None
+    """Time in which the caller's channel was above a speech level; None where nobody measured it."""
+    gateway_speech_ms: int | None = None
     """The same of our own channel."""
 
     ended_by: str = ""

@@ -227,7 +227,7 @@ _INLINE = re.compile(r"(\binline:)([^|\s;]+)", re.IGNORECASE)
 _KEY_LINES = re.compile(r"^(k=|a=key-mgmt:)(.+)$", re.IGNORECASE | re.MULTILINE)
 _SIGNAL = re.compile(r"^([ \t]*signal[ \t]*=[ \t]*)(\S+)", re.IGNORECASE | re.MULTILINE)
 _METHOD = re.compile(r"^cseq[ \t]*:[ \t]*\d+[ \t]+(\w+)", re.IGNORECASE | re.MULTILINE)
-_PASSWORD = re.compile(r"(sips?:[^@\s:;<>]+:)([^@\s<>]+)(?=@)", re.IGNORECASE)
+_PASSWORD = re.compile(r"(sips?:[^@\s:;<>]{1,64}:)([^@\s<>]{1,64})(?=@)", re.IGNORECASE)
 _VISIBLE = re.compile(r"\S")
 
 

@@ -117,6 +117,12 @@ class TestNothingFromTheFarEnd:
         diagnosis = examine(answered(), caller_speech_ms=0)
         assert ({"rtp.no_speech"}, ["caller"]) == (codes(diagnosis, "warning"), diagnosis.silent)
 
+    def test_speech_that_nobody_measured_is_not_missed(self) -> None:
+        diagnosis = examine(answered(), caller_speech_ms=None, gateway_speech_ms=None)
+        assert set() == codes(diagnosis, "fault") | codes(diagnosis, "warning")
+        assert [] == diagnosis.silent
+        assert "speech" not in text_of(diagnosis, "media.from") + text_of(diagnosis, "media.to")
+
     def test_it_stopped_before_the_end(self) -> None:
         diagnosis = examine(answered(), last_packet_ms=12_000)
         assert "the far end's audio stopped 8.0 s before the end of the call" == text_of(diagnosis, "rtp.stopped")
