@@ -39,6 +39,8 @@ def describe(event: ev.Event) -> str:
             return f"{order.offer.name} for {mask(order.subscriber.number)}, hash {event.order_hash[:12]}"
         case ev.CallStarted():
             return f"{event.direction} at {event.gateway}"
+        case ev.AnswerJudged():
+            return f"{event.verdict}: {event.reason}, {event.at_ms / 1000:.1f} s after the answer"
         case ev.PromptPlayed():
             cut = "" if event.samples_sent == event.samples_planned else f" (cut at {event.samples_sent / 8000:.1f} s)"
             return f"[{event.step}]{' disclosure' if event.disclosure else ''} {event.text}{cut}"

@@ -22,6 +22,7 @@ CallOutcome = Literal[
     "no_answer",
     "rejected",
     "transferred",  # handed to a person (rule R4)
+    "machine",  # an answering machine took the call
     "failed",  # the gateway or the line failed
     "lost",  # the gateway that ran the call is gone
 ]
@@ -58,6 +59,24 @@ class CallStarted(Fact):
     call_id: str
     gateway: str
     direction: Literal["inbound", "outbound"]
+
+
+class AnswerJudged(Fact):
+    """Who has answered an outbound call, told from voice activity and a beep alone, with the evidence. It can end a call and
+    take a consent away, and never give one. All times in ms: *at_ms* from the answer, *silence_ms* before the first word.
+    """
+
+    type: Literal["answer.judged"] = "answer.judged"
+    call_id: str
+    verdict: Literal["human", "machine", "unsure"]
+    reason: str
+    at_ms: int
+    silence_ms: int = 0
+    greeting_ms: int = 0
+    words: int = 0
+    contrast_db: float = 0.0
+    tone_hz: int = 0
+    tone_ms: int = 0
 
 
 class PromptPlayed(Fact):
@@ -124,12 +143,22 @@ class ConsentDenied(Fact):
     step: str
 
 
+class NextCall(Fact):
+    """What the dialplan says about another call after this one; how many there are in all is said by the order's limits."""
+
+    wanted: bool
+    after_s: float
+
+
 class CallEnded(Fact):
+    """*next_call*: where the dialplan has a say in it, else the order's limits decide alone."""
+
     type: Literal["call.ended"] = "call.ended"
     call_id: str
     outcome: CallOutcome
     reason: str
     duration_ms: int
+    next_call: NextCall | None = None
 
 
 class RecordingKept(Fact):
@@ -218,6 +247,7 @@ class OrderProvisioned(Fact):
 Event = Annotated[
     OrderCreated
     | CallStarted
+    | AnswerJudged
     | PromptPlayed
     | UtteranceHeard
     | ConsentSpoken

@@ -91,7 +91,9 @@ class Challenge:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Everything about one order. *reason* says in words why it stands as it does."""
+    """Everything about one order. *reason* says in words why it stands as it does; *by_machine*: a machine has taken the
+    call that runs, or ran last.
+    """
 
     order: Order
     order_hash: str
@@ -106,6 +108,7 @@ class Record:
     challenge: Challenge | None = None
     confirmation: Confirmation | None = None
     told_late: bool = False
+    by_machine: bool = False
 
     @property
     def ended(self) -> bool:
@@ -140,8 +143,11 @@ def reduce(record: Record, entry: ev.Entry) -> Step:
     match event:
         case ev.CallStarted() if record.may_be_called:
             return replace(
-                record, state="calling", calls=record.calls + 1, call_id=event.call_id, gateway=event.gateway
-            ), ()
+                record, state="calling", calls=record.calls + 1, call_id=event.call_id, gateway=event.gateway,
+                by_machine=False,
+            ), ()  # fmt: skip
+        case ev.AnswerJudged(verdict="machine") if event.call_id == record.call_id:
+            return _machine(record), ()
         case ev.UtteranceHeard() if record.is_open and event.call_id == record.call_id:
             return _heard(record, event)
         case ev.ConsentSpoken():
@@ -179,8 +185,17 @@ def replay(entries: Iterable[ev.Entry]) -> Record:
     return record
 
 
+def _machine(record: Record) -> Record:
+    """A machine has taken the call: it cannot consent, and what it was taken to have said is void."""
+    record = replace(record, by_machine=True)
+    if record.state in ("spoken", "challenged"):
+        return replace(record, state="failed", reason="a machine had answered, and no machine can consent")
+    return record
+
+
 def _spoken(record: Record, entry: ev.Entry, event: ev.ConsentSpoken) -> Step:
-    if record.state != "calling" or event.call_id != record.call_id or event.order_hash != record.order_hash:
+    ours = event.call_id == record.call_id and event.order_hash == record.order_hash
+    if record.state != "calling" or record.by_machine or not ours:
         return record, ()
     spoken = SpokenConsent(record.order.order_id, event.order_hash, event.call_id, entry.event_id, entry.at)
     return replace(record, state="spoken", spoken=spoken), (IssueChallenge(),)
@@ -210,6 +225,8 @@ def _denied(record: Record, event: ev.ConsentDenied) -> Step:
 
 
 def _call_ended(record: Record, event: ev.CallEnded) -> Step:
+    if event.outcome == "machine":
+        record = _machine(record)
     if record.state != "calling":
         return record, ()
     why = f"{event.outcome.replace('_', ' ')}: {event.reason}" if event.reason else event.outcome.replace("_", " ")
@@ -217,8 +234,9 @@ def _call_ended(record: Record, event: ev.CallEnded) -> Step:
         return replace(record, state="failed", reason="handed to a person, who takes the order elsewhere"), ()
     if not record.call_now:
         return replace(record, state="ordered", reason=why), ()
-    if record.calls < record.limits.call_attempts:
-        return replace(record, state="ordered", reason=why), (PlaceCall(record.limits.call_retry_s),)
+    wish = event.next_call or ev.NextCall(wanted=True, after_s=record.limits.call_retry_s)
+    if wish.wanted and record.calls < record.limits.call_attempts:
+        return replace(record, state="ordered", reason=why), (PlaceCall(wish.after_s),)
     return replace(record, state="unreachable", reason=why), ()
 
 

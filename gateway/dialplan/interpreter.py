@@ -13,6 +13,9 @@ after a no. The linter proves the same before the call; this is the belt to thos
 
 A no or a stop word that is said while a prompt plays leads to the dialplan's ``deny`` or ``stop``, from wherever it is said; once,
 for after it nothing is listened for.
+
+On an outbound call the script may begin with :class:`Detect`. A machine, found then or later (:class:`MachineFound` in place of
+any result), ends the script there: what follows can play one message and hang up, and ask nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +26,18 @@ from typing import Literal
 
 from gateway.consent.events import CallOutcome, Denial
 from gateway.consent.verdict import Verdict
-from gateway.dialplan.model import BINDING, MANDATORY, Ask, Dialplan, Disclose, Disclosure, Purpose, disclosure_prompt
+from gateway.dialplan.model import (
+    BINDING,
+    MACHINE,
+    MANDATORY,
+    Ask,
+    Dialplan,
+    Disclose,
+    Disclosure,
+    Machine,
+    Purpose,
+    disclosure_prompt,
+)
 
 DISCLOSURE_PLAYS = 2
 REPEATS = 2
@@ -83,6 +97,22 @@ class TransferTo:
 
 
 @dataclass(frozen=True, slots=True)
+class Detect:
+    """Listen to who has answered before anything is played. Send back :class:`Done` for a person, and for who cannot be told,
+    or :class:`MachineFound`.
+    """
+
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitBeep:
+    """Wait until the machine takes messages. Send back :class:`Done`, ``ok`` when one can be left."""
+
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """Hang up. Nothing is sent back."""
 
@@ -109,13 +139,48 @@ class Done:
     ok: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class MachineFound:
+    """A machine has taken the call; *reason* says what told it."""
+
+    reason: str
+
+
 Objection = Literal["deny", "stop"]
-Action = Play | Question | Grant | Deny | TransferTo | End
-Result = Played | Heard | Done
+Action = Detect | AwaitBeep | Play | Question | Grant | Deny | TransferTo | End
+Result = Played | Heard | Done | MachineFound
 
 
-def run(plan: Dialplan) -> Generator[Action, Result, None]:
+def run(plan: Dialplan, *, outbound: bool = False) -> Generator[Action, Result, None]:
     """The actions of one call. The last one is always :class:`End`."""
+    machine = plan.machine if outbound else None
+    steps = _steps(plan)
+    action: Action = Detect(plan.start) if machine is not None and machine.detect else next(steps)
+    while True:
+        result = yield action
+        if isinstance(action, End):
+            return
+        if isinstance(result, MachineFound):
+            steps.close()
+            yield from _answered_by_machine(machine, result.reason)
+            return
+        action = next(steps) if isinstance(action, Detect) else steps.send(result)
+
+
+def _answered_by_machine(machine: Machine | None, reason: str) -> Generator[Action, Result, None]:
+    """What is done with a machine: at most a message is left, and nothing is asked."""
+    if machine is not None and machine.prompt is not None:
+        ready = yield AwaitBeep(MACHINE)
+        if isinstance(ready, Done) and ready.ok:
+            left = yield Play(MACHINE, (machine.prompt,), watch=False)
+            reason += "; a message was left" if isinstance(left, Played) and left.whole else "; the message was cut"
+        else:
+            reason += "; it took no message"
+    yield End(MACHINE, "machine", reason)
+
+
+def _steps(plan: Dialplan) -> Generator[Action, Result, None]:
+    """The script itself, with a person."""
     heard_whole: set[Disclosure] = set()
     affirmed: set[Purpose] = set()
     refused = settled = False  # settled: nothing that is still said can change how the call ends

@@ -7,11 +7,16 @@ analysis; the intersection over all incoming edges, iterated to its fixed point)
 the interest question, and a stop word to any question, is final: nothing more is asked after it. A no or a stop word may also be
 said while a prompt plays: from every step the way leads to the dialplan's ``deny`` and ``stop`` too. Where the script takes two
 captures, the interest question stands on every way as well.
+
+A machine that answers is looked for until somebody has affirmed a question; so on every way to a disclosure and to a binding
+question one must have been. Where a machine is found, no step follows: the message that may be left is nobody's question, no
+term of the offer, and worded without anything of the order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from string import Formatter
 from typing import get_args
 
 from gateway.consent.events import Denial
@@ -19,6 +24,10 @@ from gateway.dialplan.errors import UnsafeDialplan
 from gateway.dialplan.model import BINDING, MANDATORY, Dialplan, Step, disclosure_prompt
 
 Done = frozenset[str]
+ANSWERED: Done = frozenset({"leave", "identity", "eligibility", "question"})
+"""The questions that a person must have affirmed before a binding one: any of them tells that it is no machine."""
+
+MESSAGE_SLOTS = frozenset({"operator"})
 REQUIRED: tuple[str, ...] = ("leave", "identity", "eligibility", *(disclosure_prompt(term) for term in MANDATORY))
 
 
@@ -33,6 +42,7 @@ def lint(plan: Dialplan) -> tuple[str, ...]:
             f"a stop word that is said while a prompt plays must end in the denial stop; {plan.stop!r} may not"
         )
     done = _must_have_done(plan)
+    findings += _machine_findings(plan, done)
     for name, step in plan.steps.items():
         if name not in done:
             findings.append(f"step {name!r} cannot be reached")
@@ -66,6 +76,31 @@ def lint(plan: Dialplan) -> tuple[str, ...]:
         if not _can_end(plan, name):
             findings.append(f"from step {name!r} the call can never end")
     return tuple(findings)
+
+
+def message_findings(plan: Dialplan, wording: str) -> tuple[str, ...]:
+    """What is wrong with the *wording* of the message that *plan* leaves on machines: whoever lives there hears it (rule R14),
+    so of all slots it may have that of the operator alone.
+    """
+    slots = sorted({slot for _, slot, _, _ in Formatter().parse(wording) if slot is not None} - MESSAGE_SLOTS)
+    if plan.machine is None or plan.machine.prompt is None or not slots:
+        return ()
+    return (
+        f"the message {plan.machine.prompt!r} for machines has {{{'}, {'.join(slots)}}}; only {{operator}} may be in it",
+    )
+
+
+def _machine_findings(plan: Dialplan, done: dict[str, Done]) -> Iterator[str]:
+    machine = plan.machine
+    if machine is None:
+        return
+    spoken = [name for name in plan.model_copy(update={"machine": None}).prompt_names() if name == machine.prompt]
+    if spoken or machine.prompt in {disclosure_prompt(term) for term in MANDATORY}:
+        yield f"the message {machine.prompt!r} for machines is a prompt for people, or tells a term of the offer"
+    for name, step in plan.steps.items():
+        told = step.disclose or (step.ask and step.ask.purpose in BINDING)
+        if machine.detect and told and not done.get(name, frozenset(ANSWERED)) & ANSWERED:
+            yield f"step {name!r} can be reached before anybody has said yes to a question: it may be a machine"
 
 
 def require_safe(plan: Dialplan) -> Dialplan:

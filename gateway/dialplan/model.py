@@ -1,7 +1,8 @@
 """The call script as data (rule R5): steps of six kinds, named in the terms of VoiceXML.
 
 ``say`` and ``disclose`` play prompts, ``ask`` puts a field (one question with its grammar), ``goto``, ``transfer`` and
-``hangup`` do what they say. Prompts and grammars are named here and worded in ``prompts/<language>/``.
+``hangup`` do what they say. Prompts and grammars are named here and worded in ``prompts/<language>/``. ``machine`` says what is
+done where no person answers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gateway.consent.canonical import content_hash
 from gateway.consent.events import CallOutcome, Denial
@@ -29,6 +30,9 @@ BINDING: tuple[Purpose, ...] = ("interest", "consent")
 """The questions that a yes is judged strictest for: the one that grants, and the one that a script may put before it."""
 
 StepName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+MACHINE = "machine"
+"""The step under which a record has what was played to a machine."""
+
 PromptName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 
 
@@ -81,6 +85,44 @@ class Hangup(Part):
     denial: Denial | None = None
     prompts: tuple[PromptName, ...] = ()
 
+    @field_validator("outcome")
+    @classmethod
+    def _by_the_script(cls, outcome: CallOutcome) -> CallOutcome:
+        if outcome == "machine":
+            raise ValueError("whether a machine has answered is heard, not scripted; see 'machine' at the top level")
+        return outcome
+
+
+class Machine(Part):
+    """Answering machines, on outbound calls: whether they are looked for, what tells them, and what is done then.
+
+    The thresholds are those of ``gateway.speech.machine``, by the same names, all in ms but *words*. *retry*: whether an order
+    is called about again, *retry_after_s* seconds later, as far as its attempts go.
+    """
+
+    detect: bool
+    initial_silence_ms: int = Field(default=1200, ge=200, le=5000)
+    greeting_ms: int = Field(default=3500, ge=1500, le=15_000)
+    pause_ms: int = Field(default=500, ge=200, le=2000)
+    words: int = Field(default=12, ge=4, le=60)
+    word_ms: int = Field(default=100, ge=40, le=500)
+    gap_ms: int = Field(default=60, ge=20, le=300)
+    total_ms: int = Field(default=6000, ge=2000, le=20_000)
+    talk_ms: int = Field(default=8000, ge=3000, le=30_000)
+    beep_ms: int = Field(default=120, ge=80, le=1000)
+    then: Literal["hang_up", "leave_message"] = "hang_up"
+    prompt: PromptName | None = None
+    retry: bool = True
+    retry_after_s: float = Field(default=14_400, ge=1, le=604_800)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Machine:
+        if (self.then == "leave_message") != (self.prompt is not None):
+            raise ValueError(f"'prompt' is the message of then: leave_message, and belongs to it; here: {self.then}")
+        if not self.initial_silence_ms < self.greeting_ms < self.total_ms:
+            raise ValueError("initial_silence_ms, greeting_ms and total_ms must rise in this order")
+        return self
+
 
 class Step(Part):
     """One step: exactly one of its kinds, and ``then`` where the kind does not choose its own way."""
@@ -126,6 +168,7 @@ class Dialplan(Part):
     goodbye: PromptName = Field(description="played when the gateway must end the call")
     deny: StepName = Field(description="where a no leads that is said while a prompt plays")
     stop: StepName = Field(description="where a stop word leads that is said while a prompt plays")
+    machine: Machine | None = None
     captures: Literal[1, 2] = Field(default=1, description="2: interest first, then consent; the phrase is given twice")
     steps: dict[StepName, Step]
 
@@ -135,16 +178,24 @@ class Dialplan(Part):
         for target, source in [*heads, *((t, n) for n, s in self.steps.items() for t in s.exits())]:
             if target not in self.steps:
                 raise ValueError(f"{source} leads to {target!r}, which is no step")
+        if self.machine is not None and MACHINE in self.steps:
+            raise ValueError(
+                f"the step {MACHINE!r} must have another name: records call so what is played to a machine"
+            )
         return self
 
     @cached_property
     def ref(self) -> DialplanRef:
         content = self.model_dump(mode="json")
+        if self.machine is None:
+            del content["machine"]  # a script that says nothing of it is what it was before there was a word for it
         return DialplanRef(name=self.name, version=self.version, sha256=content_hash(content))
 
     def prompt_names(self) -> tuple[str, ...]:
         """Every prompt this script can play; disclosures as ``disclosure_<term>``."""
         names = [self.goodbye]
+        if self.machine is not None and self.machine.prompt is not None:
+            names.append(self.machine.prompt)
         for step in self.steps.values():
             if step.say:
                 names += step.say.prompts
