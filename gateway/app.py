@@ -9,7 +9,6 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Self
@@ -27,7 +26,7 @@ from gateway.house import House
 from gateway.measure.canary import check_canaries
 from gateway.provisioning.delivery import Endpoint
 from gateway.provisioning.signature import read_secret, verify
-from gateway.settings import SHORTEST_SECRET, LineSettings, Settings, SettingsError, split_host_port
+from gateway.settings import SHORTEST_SECRET, Settings, SettingsError, split_host_port
 from gateway.sms.channel import SmsChannel
 from gateway.sms.http import HttpSms
 from gateway.sms.sip_message import SipMessageSms
@@ -36,13 +35,9 @@ from gateway.speech.listener import Listener
 from gateway.speech.prompts import PromptStore
 from gateway.store.database import Database
 from gateway.store.jobs import JobRunner
+from gateway.switchboard import Switchboard, open_switchboard
 from gateway.telephony.agent import UserAgent
-from gateway.telephony.auth import Credentials, DigestServer
 from gateway.telephony.errors import BadMessage, CallFailed, TelephonyError
-from gateway.telephony.lines import Line, keep_registered
-from gateway.telephony.media import MediaEngine
-from gateway.telephony.message import HostPort
-from gateway.telephony.registrar import Registrar
 from gateway.web.api import Api, Offered
 
 log = structlog.get_logger(__name__)
@@ -104,15 +99,14 @@ class Gateway:
         push(prompts.stop)
         await self._start_listeners()
         await prompts.prepare(self.house.greeting(language) for language in self.house.packs)
-        lines = tuple(_line(line) for line in settings.lines)
-        registrar = self._registrar()
-        await self._start_telephony(lines, registrar)
+        board = await self._stack.enter_async_context(open_switchboard(settings))
+        self.agent = board.agent
         session = await self._stack.enter_async_context(aiohttp.ClientSession())
         self.calls = Calls(
-            self.agent, self.engine, self.house, prompts, lines,
+            self.agent, self.engine, self.house, prompts, board.lines, board.destinations,
             region=settings.sip.default_region, transfer_targets=settings.transfer,
         )  # fmt: skip
-        sms = self._sms(session, lines, registrar)
+        sms = self._sms(session, board)
         endpoints = {
             tenant.id: Endpoint(tenant.webhook_url, read_secret(tenant.webhook_secret.get_secret_value()))
             for tenant in settings.tenants
@@ -126,10 +120,6 @@ class Gateway:
         push(runner.stop)
         self.agent.on_invite = self.calls.on_invite
         self.agent.on_message = self._on_message
-        for line in lines:
-            if line.register:
-                task = asyncio.create_task(keep_registered(self.agent, line))
-                self._stack.callback(task.cancel)
         await self._start_api()
         gc.freeze()  # what is here now stays: a full collection must not hold up the media clock
         log.info("gateway.ready", sip=self.agent.port, api=self.api_port, languages=sorted(self.house.listeners))
@@ -147,18 +137,6 @@ class Gateway:
             for language, spec in self.settings.speech.models.items():
                 group.create_task(start(language, spec))
         log.info("speech.ready", languages=sorted(self.house.listeners), seconds=round(time.monotonic() - began, 1))
-
-    async def _start_telephony(self, lines: tuple[Line, ...], registrar: Registrar) -> None:
-        settings = self.settings
-        engine = MediaEngine(settings.media.address, settings.media.port_range, settings.data_dir / "recordings")
-        engine.start()
-        self._stack.callback(engine.stop)
-        self.agent = UserAgent(
-            engine, split_host_port(settings.sip.bind), advertised=settings.sip.advertised_address,
-            registrar=registrar, trusted=_trusted(lines), most_calls=settings.sip.most_calls,
-        )  # fmt: skip
-        await self.agent.start()
-        self._stack.callback(self.agent.stop)
 
     async def _start_api(self) -> None:
         settings = self.settings
@@ -187,11 +165,7 @@ class Gateway:
         except (TelephonyError, SpeechError) as error:
             raise web.HTTPServiceUnavailable(reason=str(error)[:200]) from error
 
-    def _registrar(self) -> Registrar:
-        passwords = {phone.number: phone.password.get_secret_value() for phone in self.settings.softphones}
-        return Registrar(DigestServer(self.settings.sip.realm, passwords, time.time), time.monotonic)
-
-    def _sms(self, session: aiohttp.ClientSession, lines: tuple[Line, ...], registrar: Registrar) -> SmsChannel | None:
+    def _sms(self, session: aiohttp.ClientSession, board: Switchboard) -> SmsChannel | None:
         settings = self.settings.sms
         if settings.channel == "http" and settings.http is not None:
             http = settings.http
@@ -205,10 +179,10 @@ class Gateway:
             )
         if settings.channel != "sip":
             return None
-        line = next((line for line in lines if line.name == settings.line), None)
+        line = next((line for line in board.lines if line.name == settings.line), None)
 
         async def send(number: str, text: str) -> int:
-            binding = registrar.find(number)
+            binding = board.registrar.find(number)
             if binding is None and line is None:
                 return 480
             target = binding.contact if binding is not None else line.uri(number) if line is not None else ""
@@ -216,7 +190,8 @@ class Gateway:
                 response = await self.agent.request(
                     "MESSAGE", target, from_user=line.from_user if line else "gateway",
                     headers={"Content-Type": "text/plain; charset=utf-8"}, body=text.encode(),
-                    credentials=line.credentials if line else None,
+                    credentials=line.credentials if line and binding is None else None,
+                    hop=binding.flow if binding is not None else None,
                 )  # fmt: skip
             except CallFailed as error:
                 return error.status
@@ -254,17 +229,3 @@ def code_secret(settings: Settings) -> bytes:
     if len(secret) < SHORTEST_SECRET:
         raise SettingsError([f"{path}: holds {len(secret)} octets, no secret; remove it, and codes under way with it"])
     return secret
-
-
-def _line(line: LineSettings) -> Line:
-    credentials = Credentials(line.username, line.password.get_secret_value()) if line.username else None
-    return Line(
-        line.name, line.host, line.port, line.from_user, line.from_host, line.dial, credentials,
-        register=line.register_here, ring_s=line.ring_s,
-    )  # fmt: skip
-
-
-def _trusted(lines: tuple[Line, ...]) -> Callable[[HostPort], bool]:
-    """Whether a source is a trunk of ours: its address and port as configured."""
-    known = {(line.host, line.port) for line in lines}
-    return lambda source: source in known

@@ -20,11 +20,14 @@ from gateway.speech.errors import SpeechError
 from gateway.speech.prompts import PromptStore
 from gateway.store.database import UNREACHABLE
 from gateway.tasks import Tasks
-from gateway.telephony.agent import Invitation, UserAgent
+from gateway.telephony.admission import Destinations
+from gateway.telephony.agent import UserAgent
 from gateway.telephony.call import Call
 from gateway.telephony.errors import CallFailed, CallOver, TelephonyError
+from gateway.telephony.invitation import Invitation
 from gateway.telephony.lines import Line
 from gateway.telephony.message import parse_sip_uri
+from gateway.telephony.routing import Peer
 
 log = structlog.get_logger(__name__)
 PREPARE_S = 30.0
@@ -38,7 +41,7 @@ _OUTCOMES: dict[int, ev.CallOutcome] = {
 
 
 class Calls:
-    """Every call of this gateway. Outbound ones leave over *lines*, the first unless a URI is given."""
+    """Every call of this gateway. Outbound ones leave over the first of *lines* that has room, to *destinations* alone."""
 
     def __init__(
         self,
@@ -47,6 +50,7 @@ class Calls:
         house: House,
         prompts: PromptStore,
         lines: tuple[Line, ...],
+        destinations: Destinations,
         *,
         region: str,
         transfer_targets: dict[str, str],
@@ -57,6 +61,7 @@ class Calls:
         self._prompts = prompts
         self._frames = FrameStore()
         self._lines = lines
+        self._destinations = destinations
         self._region = region
         self._transfer_targets = transfer_targets
         self._conversations: set[Conversation] = set()
@@ -86,14 +91,32 @@ class Calls:
         if plan is None:
             raise CallFailed(503, f"the dialplan {record.order.dialplan.name} was changed since the order was made")
         await self.prepare(record)
-        line = self._lines[0] if self._lines else Line("direct", host="")
-        if target is not None and parse_sip_uri(target).host != line.host:
-            # a host that was named by hand gets no answer to a challenge: our password is the line's alone
-            line = Line("direct", host="", from_user=line.from_user, ring_s=line.ring_s)
+        number = record.order.subscriber.number
+        if target is None and not self._destinations.allows(number):
+            raise CallFailed(403, self._destinations.refusal(number))
+        line = self._line(target)
         call_id = new_call_id()
         await self._start(record, call_id, "outbound")
-        self._tasks.spawn(self._outbound(record, call_id, line, target or line.uri(record.order.subscriber.number)))
+        self._tasks.spawn(self._outbound(record, call_id, line, target))
         return call_id
+
+    def _line(self, target: str | None) -> Line:
+        """The first line that may carry one more call; for a *target* named by hand, the line that it belongs to.
+
+        Raises CallFailed(503) when every line is full.
+        """
+        if target is not None:
+            host = parse_sip_uri(target).host
+            own = next((line for line in self._lines if host in {peer.host for peer in line.peers}), None)
+            # a host that was named by hand gets no answer to a challenge: our password is the line's alone
+            return own or Line(
+                "direct", (Peer(host),), from_user=self._lines[0].from_user if self._lines else "gateway"
+            )
+        refusals = [f"line {line.name}: {line.route.may_call()}" for line in self._lines]
+        for line in self._lines:
+            if line.route.may_call() is None:
+                return line
+        raise CallFailed(503, "; ".join(refusals))
 
     async def note_failed(self, record: Record, reason: str) -> None:
         """Write down an attempt that could not even be begun, so that the order goes on or ends by its limits."""
@@ -143,10 +166,14 @@ class Calls:
             call.hangup("the gateway is stopping")
         await self._tasks.wait(CLOSE_S)
 
-    async def _outbound(self, record: Record, call_id: str, line: Line, target: str) -> None:
+    async def _outbound(self, record: Record, call_id: str, line: Line, target: str | None) -> None:
         began = time.monotonic()
+        number, dialplan = record.order.subscriber.number, record.order.dialplan.name
         try:
-            call = await line.call_uri(self._agent, target, call_id)
+            if target is None:
+                call = await line.call(self._agent, number, call_id, dialplan=dialplan)
+            else:
+                call = await line.call_uri(self._agent, target, call_id, dialplan=dialplan)
         except TelephonyError as error:
             status = error.status if isinstance(error, CallFailed) else 503
             waited = int((time.monotonic() - began) * 1000)
@@ -163,14 +190,14 @@ class Calls:
             await self._close(call, record, ended)
 
     async def _run(self, call: Call, record: Record) -> ev.CallEnded:
-        order, law = record.order, call.stream.terms.law
+        order, codec = record.order, call.stream.terms.codec
         plan, language = self._house.plan_for(order), order.subscriber.language
         assert plan is not None, "looked up before the call began"
         await self.prepare(record)  # at once, unless what was prepared has been forgotten while the phone rang
         prompts = {name: self._prompts.get(wording) for name, wording in self._house.wordings(order).items()}
         conversation = Conversation(
             call, record, plan, self._house.packs[language],
-            {name: (prompt, self._frames.get(prompt, law)) for name, prompt in prompts.items()},
+            {name: (prompt, self._frames.get(prompt, codec)) for name, prompt in prompts.items()},
             engine=self._engine, listener=self._house.listeners[language], transfer_targets=self._transfer_targets,
         )  # fmt: skip
         self._conversations.add(conversation)
@@ -235,9 +262,8 @@ class Calls:
         recorder, call.stream.recorder = call.stream.recorder, None
         if recorder is not None:
             recorder.discard()
-        law = call.stream.terms.law
         try:
-            await call.play(self._frames.get(prompt, law))
+            await call.play(self._frames.get(prompt, call.stream.terms.codec))
         except CallOver as over:
             log.info("call.turned_away", reason=str(over))
         await call.close()

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gateway import cli_bench, cli_models, cli_speech, runtime
+from gateway import cli_bench, cli_doctor, cli_models, cli_speech, runtime
 from gateway.app import Gateway, code_secret, utc_now
 from gateway.checks import all_faults, database_faults, static_faults
 from gateway.consent.errors import ConsentError
@@ -53,6 +53,7 @@ for name, sub in (
     ("bench", cli_bench.app), ("speech", cli_speech.app),
 ):  # fmt: skip
     app.add_typer(sub, name=name)
+app.command("doctor")(cli_doctor.doctor)
 
 out, err = Console(), Console(stderr=True)
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="settings file [default: ./gateway.toml]")]

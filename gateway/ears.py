@@ -8,41 +8,49 @@ from collections.abc import Callable
 
 import structlog
 
+from gateway.audio.codec import FRAME, silence
 from gateway.consent.verdict import Judgement
 from gateway.dialplan.interpreter import Objection
 from gateway.speech.errors import SpeechError
-from gateway.speech.frontend import Pcm
 from gateway.speech.listener import Hearing, Listener, Session
-from gateway.telephony.g711 import SILENCE, decode
 from gateway.telephony.media import MediaStream
-from gateway.telephony.playout import FRAME
 
 OnAside = Callable[[Hearing, int], Judgement]
+AlsoHeard = Callable[[bytes], None]
 log = structlog.get_logger(__name__)
 WATCH_FRAMES = 5
 """A watch is fed 100 ms at a time: nobody waits for its verdict, and small writes cost the media process time."""
 
 
 class Tap:
-    """Feeds a stream's frames to a session, *frames* at a time, from here on until :meth:`off`."""
+    """Feeds a stream's frames to a session, *frames* at a time, from here on until :meth:`off`; and what the caller says to
+    *also*.
+    """
 
-    def __init__(self, stream: MediaStream, session: Session, frames: int = 1) -> None:
-        self._stream, self._session = stream, session
-        self._law = stream.terms.law
-        self._silence = SILENCE[self._law] * FRAME
+    def __init__(
+        self, stream: MediaStream, session: Session | None, frames: int = 1, also: AlsoHeard | None = None
+    ) -> None:
+        self._stream, self._session, self._also = stream, session, also
+        self._silence = silence(stream.terms.codec)
         self._octets = frames * FRAME
         self._heard, self._sent = bytearray(), bytearray()
         self.opened_ms = stream.position_ms
         stream.tap = self._take
 
     def off(self) -> None:
-        self._stream.tap = None
+        """Hear no more, unless something else has taken the stream meanwhile."""
+        if self._stream.tap == self._take:
+            self._stream.tap = None
 
     def flush(self) -> None:
         """Feed what has come so far."""
         if self._heard:
-            spoke = self._sent != self._silence * (len(self._sent) // FRAME)
-            self._session.feed(self._decoded(self._heard), self._decoded(self._sent) if spoke else None)
+            heard = bytes(self._heard)
+            if self._session is not None:
+                spoke = self._sent != self._silence * (len(self._sent) // FRAME)
+                self._session.feed_octets(heard, bytes(self._sent) if spoke else None)
+            if self._also is not None:
+                self._also(heard)
             self._heard.clear()
             self._sent.clear()
 
@@ -52,18 +60,18 @@ class Tap:
         if len(self._heard) >= self._octets:
             self.flush()
 
-    def _decoded(self, octets: bytearray) -> Pcm:
-        return decode(octets, self._law)
-
 
 class Watch:
     """Listens beside the prompts for a no and for stop words. Every utterance goes to *on_aside* with the place in the
-    recording where the watch began; what that returns is judged, and the first objection stops what plays.
+    recording where the watch began; what that returns is judged, and the first objection stops what plays. What the caller says
+    is given to *also* as well.
     """
 
-    def __init__(self, stream: MediaStream, listener: Listener, grammar: str, on_aside: OnAside) -> None:
+    def __init__(
+        self, stream: MediaStream, listener: Listener, grammar: str, on_aside: OnAside, also: AlsoHeard | None = None
+    ) -> None:
         self._stream, self._listener, self._grammar = stream, listener, grammar
-        self._on_aside = on_aside
+        self._on_aside, self._also = on_aside, also
         self._session: Session | None = None
         self._tap: Tap | None = None
         self._idle = asyncio.Event()
@@ -77,12 +85,16 @@ class Watch:
         self.off()
         try:
             self._session = self._listener.open(
-                self._grammar, mode="watch", on_started=self._idle.clear, on_aside=self._take
+                self._grammar,
+                mode="watch",
+                codec=self._stream.terms.codec,
+                on_started=self._idle.clear,
+                on_aside=self._take,
             )
         except SpeechError as error:
             log.warning("call.unwatched", reason=str(error))
             return
-        self._tap = Tap(self._stream, self._session, WATCH_FRAMES)
+        self._tap = Tap(self._stream, self._session, WATCH_FRAMES, self._also)
 
     def off(self) -> None:
         """Stop listening; a question has its own ears."""

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import tomllib
 from pathlib import Path
@@ -24,6 +25,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings import SettingsError as UnreadableSource
 
+from gateway.audio.codec import CODECS, Codec
 from gateway.consent.order import Identifier, Language, Policy
 from gateway.speech.models import ModelSource
 
@@ -59,8 +61,18 @@ def _unset(text: Any) -> Any:
     return None if text == "" else text
 
 
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no network, such as 10.1.0.0/16 or 192.0.2.7") from error
+
+
 OptionalPath = Annotated[Path | None, BeforeValidator(_unset)]
 HostPortText = Annotated[str, AfterValidator(_host_port)]
+OptionalHostPort = Annotated[str, AfterValidator(lambda text: _host_port(text) if text else text)]
+Network = Annotated[str, AfterValidator(_network)]
+Transport = Literal["udp", "tcp", "tls"]
 
 
 def split_host_port(text: str) -> tuple[str, int]:
@@ -73,16 +85,46 @@ class Section(BaseModel):
 
 
 class Sip(Section):
-    bind: HostPortText = Field("0.0.0.0:5060", description="UDP address to listen on")
+    bind: HostPortText = Field(
+        "0.0.0.0:5060", description="UDP and TCP address to listen on; [::]:5060 for IPv6 and IPv4"
+    )
+    tls_bind: OptionalHostPort = Field("", description="TLS address to listen on, such as 0.0.0.0:5061; empty: no TLS")
+    tls_certificate: OptionalPath = Field(None, description="PEM file: our certificate, with its chain")
+    tls_key: OptionalPath = Field(None, description="PEM file: its private key")
+    tls_ca: OptionalPath = Field(None, description="PEM file: whom we believe; empty: the system's authorities")
+    tls_verify_clients: bool = Field(
+        False, description="take TLS connections only with a certificate that tls_ca proves"
+    )
     advertised_address: str = Field("", description="address that peers see, where it differs (NAT)")
     realm: str = Field("consent-gateway", description="digest realm for softphones that register here")
     default_region: str = Field("KR", description="country of caller numbers that come without +, ISO 3166")
+    trusted: tuple[Network, ...] = Field(
+        (), description="networks beside the lines' own hosts whose calls and numbers are believed: 10.1.0.0/16"
+    )
     most_calls: int = Field(100, ge=1, le=2000, description="calls at once; more are answered 503")
+    calls_per_second: float = Field(50.0, gt=0, le=1000, description="new calls of all sources together; more: 503")
+    source_rate: float = Field(
+        20.0, gt=0, description="messages a second of one address that is no line; more are dropped"
+    )
+    source_burst: float = Field(100.0, ge=1, description="messages that such an address may send at once")
+    session_s: int = Field(1800, ge=0, le=86_400, description="session timer (RFC 4028); 0 asks for none")
+    destinations: tuple[str, ...] = Field(
+        (), description="prefixes of numbers that may be called, +82; empty: those of default_region (toll fraud)"
+    )
+    denied_destinations: tuple[str, ...] = Field(
+        (), description="prefixes that may not, such as +8260: the longest wins"
+    )
 
 
 class Media(Section):
     address: str = Field("0.0.0.0", description="address that RTP is bound to")
-    ports: Annotated[str, AfterValidator(_port_range)] = Field("16384-17383", description="UDP ports for RTP")
+    ports: Annotated[str, AfterValidator(_port_range)] = Field(
+        "16384-17383", description="UDP ports for RTP and RTCP, two a call"
+    )
+    codecs: tuple[Codec, ...] = Field(
+        CODECS, min_length=1, description="in the order of preference; G722 is heard best"
+    )
+    timeout_s: float = Field(20.0, ge=0, le=600, description="a call without audio from the far end is ended; 0: never")
 
     @property
     def port_range(self) -> range:
@@ -97,12 +139,33 @@ class Softphone(Section):
     password: SecretStr = Field(description="digest password")
 
 
+class PeerSettings(Section):
+    """One more address of a line."""
+
+    host: str
+    port: int = Field(0, ge=0, le=65535, description="0: the transport's own, or what DNS says")
+    transport: Transport = "udp"
+    priority: int = Field(0, ge=0, le=65535, description="lower ones are tried first")
+    weight: int = Field(1, ge=0, le=65535, description="share of the calls among those of equal priority")
+
+
 class LineSettings(Section):
     """A way out: a trunk by IP, or a registration to a PBX."""
 
     name: Identifier
     host: str
-    port: int = Field(5060, ge=1, le=65535)
+    port: int = Field(5060, ge=0, le=65535, description="0: the transport's own, or what DNS says (NAPTR, SRV)")
+    transport: Transport = Field("udp", description="udp, tcp or tls")
+    srtp: bool | None = Field(None, description="encrypt the media; empty: where the transport is tls")
+    peers: tuple[PeerSettings, ...] = Field((), description="more addresses, tried when the first is down")
+    most_calls: int = Field(100, ge=1, le=2000, description="calls at once over this line")
+    calls_per_second: float = Field(10.0, gt=0, le=1000, description="new calls a second over this line")
+    keepalive_s: float = Field(
+        30.0, ge=0, le=3600, description="an OPTIONS so often tells whether a peer is up; 0: none"
+    )
+    callers: dict[str, str] = Field(
+        default_factory=dict, description="number shown to the callee by dialplan, instead of from_user"
+    )
     from_user: str = Field("gateway", description="the number shown to the callee")
     from_host: str = Field("", description="domain in From, when the provider wants its own")
     dial: str = Field("{number}", description="user part to dial: {number} is +8210..., {digits} is 8210...")
@@ -237,6 +300,11 @@ class Settings(BaseSettings):
                 raise ValueError(f"{kind}: two of the same name")
         if len({tenant.api_key for tenant in self.tenants}) != len(self.tenants):
             raise ValueError("tenants: two with the same api_key; whose orders they place could not be told")
+        if self.sip.tls_bind and not (self.sip.tls_certificate and self.sip.tls_key):
+            raise ValueError("sip.tls_bind needs sip.tls_certificate and sip.tls_key")
+        secure = [line.name for line in self.lines if "tls" in (line.transport, *(p.transport for p in line.peers))]
+        if secure and not self.sip.tls_bind:
+            raise ValueError(f"lines.{secure[0]}: transport tls needs sip.tls_bind with its certificate")
         if self.sms.line and self.sms.line not in [line.name for line in self.lines]:
             raise ValueError(f"sms.line: there is no line {self.sms.line!r}")
         return self

@@ -20,6 +20,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from gateway.audio.codec import frames_of
+from gateway.audio.g711 import SILENCE
 from gateway.demo import VOICES
 from gateway.demo.orders import sample_order
 from gateway.demo.world import World, free_port, open_world
@@ -27,8 +29,7 @@ from gateway.speech.prompts import read_wav
 from gateway.telephony.agent import UserAgent
 from gateway.telephony.call import Call
 from gateway.telephony.errors import CallOver
-from gateway.telephony.g711 import SILENCE, encode
-from gateway.telephony.media import MediaEngine, frames_of
+from gateway.telephony.media import MediaEngine
 
 CLIPS = ("leave", "owner", "adult", "consent")
 VOICE = "mix"
@@ -100,7 +101,7 @@ async def _bench(calls: int) -> Figures:
         async with open_world(lambda *_: None, host="127.0.0.1", code_ttl_s=60, line_port=line_port) as world:
             engine = MediaEngine("127.0.0.1", range(20000, 20400), world.folder / "caller")
             engine.start()
-            agent = UserAgent(engine, ("127.0.0.1", 0))
+            agent = UserAgent(engine, ("127.0.0.1", 0), codecs=("PCMA",))
             await agent.start()
             progress.update(task, description=f"{calls} calls of a minute and a half")
 
@@ -131,8 +132,8 @@ async def _one(world: World, agent: UserAgent, number: str, figures: Figures) ->
     began = time.monotonic()
     call = await agent.dial(f"sip:gateway@127.0.0.1:{world.sip_port}", order_id, from_user=number)
     figures.invite_to_200_ms.append((time.monotonic() - began) * 1000)
-    ear = Ear(SILENCE[call.stream.terms.law])
-    call.stream.on_audio = ear.take
+    ear = Ear(SILENCE["PCMA"])
+    call.stream.tap = lambda heard, _: ear.take(heard)
     try:
         for name in CLIPS:
             await _turn(call, ear, VOICES / VOICE / f"{name}.wav", figures)
@@ -156,12 +157,11 @@ async def _turn(call: Call, ear: Ear, path: Path, figures: Figures) -> None:
         if call.ended.done():
             raise CallOver(call.ended.result().reason)
         await asyncio.sleep(0.02)
-    law = call.stream.terms.law
     samples = read_wav(path)
     loud_end = (int(np.flatnonzero(np.abs(samples) > QUIET_LSB)[-1]) + 1) / 8000
     ear.armed = True
     began = time.monotonic()
-    await call.play(frames_of(encode(samples, law), SILENCE[law]))
+    await call.play(frames_of(samples, "PCMA"))
     while ear.armed:
         if call.ended.done():
             raise CallOver(call.ended.result().reason)

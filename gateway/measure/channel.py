@@ -11,8 +11,8 @@ import soxr
 from G722 import G722
 from numpy.typing import NDArray
 
+from gateway.audio.g711 import decode, encode
 from gateway.speech.frontend import MODEL_RATE, TELEPHONE_RATE, Pcm, rms
-from gateway.telephony.g711 import decode, encode
 
 PACKETS_A_SECOND = 50
 BAND_HZ = (300.0, 3400.0)

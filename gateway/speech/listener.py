@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import structlog
 
+from gateway.audio.codec import SAMPLE_RATE, Codec
 from gateway.consent.testimony import Grammar, Testimony, Word
 from gateway.speech import wire
 from gateway.speech.errors import DecoderLost, ListenerDown, SpeechError
@@ -68,11 +69,15 @@ class Session:
 
     def feed(self, heard: Pcm, sent: Pcm | None = None) -> None:
         """20 ms of the caller, or a multiple of it, and what was played to him meanwhile: None is silence."""
+        self.feed_octets(heard.astype("<i2").tobytes(), None if sent is None else sent.astype("<i2").tobytes())
+
+    def feed_octets(self, heard: bytes, sent: bytes | None = None) -> None:
+        """The same in the codec that the session was opened with: it is decoded over there, off the media path."""
         if self.final.done():
             return
         if sent is not None:
-            self.worker.send(wire.SENT, self.number, sent.astype("<i2").tobytes())
-        self.worker.send(wire.AUDIO, self.number, heard.astype("<i2").tobytes())
+            self.worker.send(wire.SENT, self.number, sent)
+        self.worker.send(wire.AUDIO, self.number, heard)
 
     def question_ended(self) -> None:
         self.worker.send(wire.QUESTION_ENDED, self.number)
@@ -126,11 +131,12 @@ class Listener:
         timeout_s: float = 0.0,
         second_pass: bool = False,
         rate: int = TELEPHONE_RATE,
+        codec: Codec | None = None,
         on_started: Callable[[], None] = lambda: None,
         on_aside: Callable[[Hearing], None] = lambda _: None,
     ) -> Session:
-        """Begin to listen with the named grammar, to audio at *rate* (8 or 16 kHz); *second_pass* decodes a candidate once
-        more, openly. After *timeout_s* of silence from the question's end the hearing is empty.
+        """Begin to listen with the named grammar, to audio at *rate* (8 or 16 kHz) or in *codec*; *second_pass* decodes a
+        candidate once more, openly. After *timeout_s* of silence from the question's end the hearing is empty.
 
         Raises DecoderLost when no worker is up.
         """
@@ -145,7 +151,8 @@ class Listener:
             "timeout_ms": int(timeout_s * 1000),
             "mode": mode,
             "second_pass": second_pass,
-            "rate": rate,
+            "rate": SAMPLE_RATE[codec] if codec is not None else rate,
+            "codec": codec,
         }
         process.send(wire.OPEN, session.number, json.dumps(asked).encode())
         return session

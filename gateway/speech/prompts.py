@@ -23,10 +23,13 @@ import soxr
 import structlog
 
 from gateway.speech.errors import VoiceFailed, VoiceMissing
-from gateway.speech.frontend import TELEPHONE_RATE, Pcm, rms
+from gateway.speech.frontend import MODEL_RATE, TELEPHONE_RATE, Pcm, rms
 
 log = structlog.get_logger(__name__)
 SPEAK_S = 30.0
+PROMPT_RATE = MODEL_RATE
+"""Samples a second at which prompts are kept: what the widest codec carries."""
+
 PAUSE_MS = 250
 """Silence after each prompt, so that sentences do not run into each other."""
 MOST_KEPT = 1000
@@ -50,13 +53,13 @@ class Wording:
     @property
     def key(self) -> str:
         """The cache's name for it: a SHA-256 over everything that shapes the sound."""
-        shape = (self.prompt, self.language, self.text, self.voice, self.words_per_minute)
+        shape = (PROMPT_RATE, self.prompt, self.language, self.text, self.voice, self.words_per_minute)
         return hashlib.sha256(json.dumps(shape, ensure_ascii=False).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Audio ready to be encoded: 8 kHz samples; *sha256* is over the samples' octets."""
+    """Audio ready to be encoded: 16 kHz samples; *sha256* is over the samples' octets."""
 
     wording: Wording
     samples: Pcm
@@ -98,9 +101,9 @@ class PromptStore:
         recorded = self._recorded / wording.language / "audio" / f"{wording.prompt}.wav"
         cached = self._cache / f"{wording.key}.wav"
         if recorded.exists():
-            samples = await asyncio.to_thread(read_wav, recorded)
+            samples = await asyncio.to_thread(read_wav, recorded, PROMPT_RATE)
         elif cached.exists():
-            samples = await asyncio.to_thread(read_wav, cached)
+            samples = await asyncio.to_thread(read_wav, cached, PROMPT_RATE)
         else:
             samples = _finish(await self._voice.speak(wording))
             await asyncio.to_thread(_write_wav, cached, samples)
@@ -169,9 +172,10 @@ class Voice:
         return int(answer["rate"]), octets
 
 
-def read_wav(path: Path) -> Pcm:
-    """Samples at 8 kHz of a 16-bit WAV of any rate; its first channel. Raises VoiceFailed for any other file."""
-    return _resample(*read_wav_at_its_rate(path))
+def read_wav(path: Path, rate: int = TELEPHONE_RATE) -> Pcm:
+    """Samples at *rate* of a 16-bit WAV of any rate; its first channel. Raises VoiceFailed for any other file."""
+    samples, own = read_wav_at_its_rate(path)
+    return resample(samples, own, rate)
 
 
 def read_wav_at_its_rate(path: Path) -> tuple[Pcm, int]:
@@ -186,23 +190,22 @@ def read_wav_at_its_rate(path: Path) -> tuple[Pcm, int]:
         raise VoiceFailed(f"{path}: no WAV file: {error}") from error
 
 
-def _resample(samples: Pcm, rate: int) -> Pcm:
-    if rate == TELEPHONE_RATE:
-        return samples
-    return np.asarray(soxr.resample(samples, rate, TELEPHONE_RATE), np.int16)
+def resample(samples: Pcm, rate: int, wanted: int) -> Pcm:
+    """*samples* at *rate*, brought to *wanted* samples a second."""
+    return samples if rate == wanted else np.asarray(soxr.resample(samples, rate, wanted), np.int16)
 
 
 def _finish(spoken: tuple[int, bytes]) -> Pcm:
-    """8 kHz, trimmed of silence at both ends, at -22 dBFS active RMS, with a pause behind."""
+    """16 kHz, trimmed of silence at both ends, at -22 dBFS active RMS, with a pause behind."""
     rate, octets = spoken
-    samples = _resample(np.frombuffer(octets, "<i2").astype(np.int16), rate)
+    samples = resample(np.frombuffer(octets, "<i2").astype(np.int16), rate, PROMPT_RATE)
     loud = np.flatnonzero(np.abs(samples) > _ACTIVE_LSB)
     if loud.size:
         samples = samples[loud[0] : loud[-1] + 1]
     active = samples[np.abs(samples) > _ACTIVE_LSB]
     gain = min(SPOKEN_RMS / max(rms(active), 1.0), _PEAK / max(1, int(np.abs(samples).max(initial=1))))
     level = np.rint(samples.astype(np.float64) * gain).astype(np.int16)
-    return np.concatenate([level, np.zeros(TELEPHONE_RATE * PAUSE_MS // 1000, np.int16)])
+    return np.concatenate([level, np.zeros(PROMPT_RATE * PAUSE_MS // 1000, np.int16)])
 
 
 def _write_wav(path: Path, samples: Pcm) -> None:
@@ -210,6 +213,6 @@ def _write_wav(path: Path, samples: Pcm) -> None:
     with wave.open(str(part), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
-        file.setframerate(TELEPHONE_RATE)
+        file.setframerate(PROMPT_RATE)
         file.writeframes(samples.astype("<i2").tobytes())
     part.replace(path)

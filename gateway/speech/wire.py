@@ -10,8 +10,8 @@ FRAME = struct.Struct("<cII")
 LONGEST = 1 << 22
 
 INIT = b"I"  # JSON: model, grammars; the first frame
-OPEN = b"O"  # JSON: grammar, timeout_ms, mode, second_pass, rate
-AUDIO = b"A"  # the caller, 16-bit little-endian samples at the session's rate
+OPEN = b"O"  # JSON: grammar, timeout_ms, mode, second_pass, rate, codec
+AUDIO = b"A"  # the caller: octets of the session's codec, or without one 16-bit little-endian samples at its rate
 SENT = b"P"  # what was played to the caller, as long as the AUDIO that follows it; left out where it was silence
 QUESTION_ENDED = b"Q"
 CLOSE = b"C"

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import vosk
 
+from gateway.audio import codec
 from gateway.consent.testimony import Grammar
 from gateway.consent.verdict import is_candidate, is_echo
 from gateway.speech import wire
@@ -58,6 +59,8 @@ class _Session:
     mode: str
     second_pass: bool
     endpointer: Endpointer
+    coders: tuple[codec.Decoder, codec.Decoder] | None = None
+    """Of the caller's octets and of ours, where the session has a codec."""
     sent: deque[Pcm] = field(default_factory=lambda: deque(maxlen=SENT_FRAMES))
     playing: deque[Pcm] = field(default_factory=deque)
     decoder: Decoder | None = None
@@ -66,6 +69,12 @@ class _Session:
     partial: str = ""
     second: tuple[int, Future[Second]] | None = None
     question_ended: int | None = None
+
+    def frames(self, payload: bytes, side: int) -> list[Pcm]:
+        """*payload* of the caller (0) or of ours (1) in frames of 20 ms."""
+        samples = np.frombuffer(payload, "<i2") if self.coders is None else self.coders[side].decode(payload)
+        size = self.rate * FRAME_MS // 1000
+        return [samples[start : start + size] for start in range(0, samples.size, size)]
 
     def new_frontend(self) -> FrontEnd:
         """Set for what was heard so far: the level of the voice, and the noise of the line before it."""
@@ -101,15 +110,16 @@ class Worker:
             self._sessions[number] = _Session(
                 number, self._grammars[asked["grammar"]], asked["rate"], asked["timeout_ms"], asked["mode"],
                 asked["second_pass"], Endpointer(asked["rate"]),
+                (codec.decoder(asked["codec"]), codec.decoder(asked["codec"])) if asked["codec"] else None,
             )  # fmt: skip
         elif (session := self._sessions.get(number)) is None:
             return
         elif kind == wire.AUDIO:
-            for frame in _frames(payload, session.rate):
+            for frame in session.frames(payload, 0):
                 session.sent.append(session.playing.popleft() if session.playing else np.zeros_like(frame))
                 self._frame(session, frame)
         elif kind == wire.SENT:
-            session.playing.extend(_frames(payload, session.rate))
+            session.playing.extend(session.frames(payload, 1))
         elif kind == wire.QUESTION_ENDED:
             session.question_ended = session.endpointer.frames
         elif kind == wire.CLOSE:
@@ -222,11 +232,6 @@ def _report(session: _Session, words: Words) -> dict[str, Any]:
         "audio_sha256": hashlib.sha256(audio.astype("<i2").tobytes()).hexdigest(),
         "compute_ms": 0.0,
     }
-
-
-def _frames(payload: bytes, rate: int) -> list[Pcm]:
-    samples, size = np.frombuffer(payload, "<i2"), rate * FRAME_MS // 1000
-    return [samples[start : start + size] for start in range(0, samples.size, size)]
 
 
 def _grammar(fields: dict[str, Any]) -> Grammar:

@@ -1,83 +1,58 @@
-"""The user agent: takes and places calls, takes and sends messages, over one UDP address."""
+"""The user agent: takes and places calls, takes and sends messages, over one address."""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from random import SystemRandom
 
 import structlog
 from aiosipua.header_codec import parse_address, stringify_uri
 from aiosipua.headers import Address, SipUri
 from aiosipua.message import SipRequest, SipResponse
 
+from gateway.audio.codec import CODECS, Codec
 from gateway.tasks import Tasks
-from gateway.telephony.auth import Credentials
+from gateway.telephony.admission import Admission
+from gateway.telephony.answering import Answerer, OnInvite, OnMessage
+from gateway.telephony.auth import ClientAuth, Credentials
 from gateway.telephony.call import Call
-from gateway.telephony.dialog import client_dialog, server_dialog
-from gateway.telephony.endpoint import Endpoint, Incoming
+from gateway.telephony.crypto import Crypto, Protection, new_crypto
+from gateway.telephony.dialog import Dialog
+from gateway.telephony.endpoint import Endpoint
 from gateway.telephony.errors import BadMessage, CallFailed, NoCommonCodec, TransportFailed
-from gateway.telephony.media import MediaEngine, MediaStream
+from gateway.telephony.inviting import Answered, Inviting, Refused
+from gateway.telephony.location import Dns, Resolver, locate
+from gateway.telephony.media import MediaEngine, MediaStream, PortPair
 from gateway.telephony.message import (
     ALLOW,
+    SUPPORTED,
     HostPort,
-    Identity,
     identity,
     make_request,
-    make_response,
     new_tag,
     parse_sip_uri,
     uri_text,
 )
-from gateway.telephony.outgoing import Outgoing, next_hop
+from gateway.telephony.outgoing import Outgoing
 from gateway.telephony.registrar import Registrar
+from gateway.telephony.report import AttemptReport, MediaReport
 from gateway.telephony.sdp import MediaTerms, make_offer, read_description
+from gateway.telephony.session_timer import MIN_SE, SessionTimer, announce, as_client
+from gateway.telephony.trace import Tracer
+from gateway.telephony.transport import Hop, TlsTerms, Transports
+from gateway.telephony.transport import Protocol as Transport
 
 log = structlog.get_logger(__name__)
-RETRY_AFTER_S = 30
-MESSAGE_OCTETS = 1300
-
-
-@dataclass(eq=False)
-class Invitation:
-    """An INVITE that waits for our answer. ``cancelled`` is set when the caller gives up."""
-
-    agent: UserAgent
-    incoming: Incoming
-    number: str
-    terms: MediaTerms
-    tag: str
-    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def ring(self) -> None:
-        self.incoming.reply(180, to_tag=self.tag)
-
-    def reject(self, status: int) -> None:
-        self.agent.drop(self)
-        self.incoming.reply(status, to_tag=self.tag)
-
-    async def answer(self, call_id: str) -> Call:
-        """Send the 200 and open the media. Raises CallFailed when the caller gave up or no media can be had."""
-        return await self.agent.answer(self, call_id)
-
-
-OnInvite = Callable[[Invitation], Awaitable[None]]
-OnMessage = Callable[[str, str, str], Awaitable[None]]
-"""Number, text, and Call-ID with CSeq, which name the message: a retransmission has the same."""
-
-
-class _Datagrams(asyncio.DatagramProtocol):
-    def __init__(self, take: Callable[[bytes, HostPort], None]) -> None:
-        self._take = take
-
-    def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
-        self._take(data, (addr[0], addr[1]))
-
-    def error_received(self, exc: Exception) -> None:
-        log.debug("sip.socket_error", error=str(exc))
+MOST_REDIRECTS = 5
+SESSION_S = 1800
+MOST_HOSTS = 1000
+TRACE_S = 1.0
+"""How long after its end the last messages of a call may take to come: they belong to its trace."""
 
 
 class UserAgent:
@@ -89,68 +64,129 @@ class UserAgent:
         bind: HostPort,
         *,
         advertised: str = "",
+        tls: TlsTerms | None = None,
         registrar: Registrar | None = None,
-        trusted: Callable[[HostPort], bool] = lambda _: False,
-        most_calls: int = 100,
+        admission: Admission | None = None,
+        trusted: Callable[[Hop], bool] = lambda _: False,
+        resolver: Resolver | None = None,
+        codecs: Sequence[Codec] = CODECS,
+        session_s: int = SESSION_S,
+        trace: Tracer | None = None,
     ) -> None:
-        self._engine = engine
+        self.engine = engine
         self._bind = bind
-        self._family = socket.AF_INET6 if ":" in bind[0] else socket.AF_INET
         self._advertised = advertised
-        self._registrar = registrar
-        self._trusted = trusted
-        self._most_calls = most_calls
+        self._tls = tls
+        self._resolver = resolver or Dns()
+        self._random = SystemRandom()
+        self._trace = trace
+        self.codecs = codecs
+        self.session_s = session_s
+        self.registrar = registrar
+        self._hosts: dict[str, str] = {}
         self._calls: dict[str, Call] = {}
-        self._invitations: dict[tuple[str, str], Invitation] = {}
-        self._tasks = Tasks("sip")
-        self._transport: asyncio.DatagramTransport | None = None
-        self.draining = False
-        self.on_invite: OnInvite | None = None
-        self.on_message: OnMessage | None = None
+        self._dialogs: dict[tuple[str, str, str], Call] = {}
+        self.tasks = Tasks("sip")
+        self._transports = Transports(self._receive, bind, tls)
+        self.answerer = Answerer(self, admission if admission is not None else _open_door(), trusted)
         self.endpoint = Endpoint(
-            self._send, self._call_later, self._on_request, self._on_ack, lambda peer: (self.host(peer), self.port)
+            self._send, self._call_later, self.answerer.take, self.answerer.take_ack, self._address
         )
-        self._outgoing = Outgoing(self.endpoint, self.resolve, self._tasks.spawn)
+        self.outgoing = Outgoing(self.endpoint)
 
     @property
     def port(self) -> int:
-        assert self._transport is not None, "start() first"
-        return int(self._transport.get_extra_info("sockname")[1])
+        """Of UDP and TCP."""
+        return self._transports.port
+
+    @property
+    def tls_port(self) -> int | None:
+        return self._transports.tls_port
 
     @property
     def calls(self) -> tuple[Call, ...]:
         return tuple(self._calls.values())
 
+    @property
+    def draining(self) -> bool:
+        return self.answerer.draining
+
+    @draining.setter
+    def draining(self, draining: bool) -> None:
+        self.answerer.draining = draining
+
+    @property
+    def on_invite(self) -> OnInvite | None:
+        return self.answerer.on_invite
+
+    @on_invite.setter
+    def on_invite(self, handler: OnInvite | None) -> None:
+        self.answerer.on_invite = handler
+
+    @property
+    def on_message(self) -> OnMessage | None:
+        return self.answerer.on_message
+
+    @on_message.setter
+    def on_message(self, handler: OnMessage | None) -> None:
+        self.answerer.on_message = handler
+
     async def start(self) -> None:
         """Bind. Raises TransportFailed naming the address."""
-        loop = asyncio.get_running_loop()
-        try:
-            self._transport, _ = await loop.create_datagram_endpoint(
-                lambda: _Datagrams(self.endpoint.datagram), local_addr=self._bind
-            )
-        except OSError as error:
-            raise TransportFailed(f"udp {self._bind[0]}:{self._bind[1]}: {error.strerror or error}") from error
+        await self._transports.start()
 
     def stop(self) -> None:
         self.endpoint.close()
-        if self._transport is not None:
-            self._transport.close()
+        self._transports.close()
 
-    def host(self, peer: HostPort) -> str:
+    def host(self, peer: str) -> str:
         """The address that *peer* sees us at. Raises TransportFailed when there is no way to it."""
         if self._advertised:
             return self._advertised
         if self._bind[0] not in ("0.0.0.0", "::"):
             return self._bind[0]
-        with socket.socket(self._family, socket.SOCK_DGRAM) as probe:
+        known = self._hosts.get(peer)
+        if known is None:
+            if len(self._hosts) >= MOST_HOSTS:
+                self._hosts.clear()
+            known = self._hosts[peer] = self._probe(peer)
+        return known
+
+    @staticmethod
+    def _probe(peer: str) -> str:
+        """The address that the kernel sends from to *peer*."""
+        family = socket.AF_INET6 if ":" in peer else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
             try:
-                probe.connect(peer)
+                probe.connect((peer, 9))
             except OSError as error:
-                raise TransportFailed(f"no way to {peer[0]}: {error.strerror or error}") from error
+                raise TransportFailed(f"no way to {peer}: {error.strerror or error}") from error
             return str(probe.getsockname()[0])
 
-    def contact(self, user: str, peer: HostPort) -> str:
-        return f"<{uri_text(user or None, self.host(peer), self.port)}>"
+    def contact(self, user: str, hop: Hop) -> str:
+        host, port = self._address(hop)
+        return f"<{uri_text(user or None, host, port, hop.transport)}>"
+
+    async def locate(self, uri: SipUri) -> list[Hop]:
+        """Where requests to *uri* go, as far as our sockets reach. Raises CallFailed(503)."""
+        own: tuple[Transport, ...] = ("udp", "tcp", "tls") if self._tls is not None else ("udp", "tcp")
+        hops = await locate(uri, self._resolver, self._random, own=own)
+        version = _version(self._bind[0])
+        usable = [hop for hop in hops if self._bind[0] == "::" or _version(hop.host) == version]
+        if not usable:
+            raise CallFailed(503, f"{uri.host} has no address that sip.bind {self._bind[0]} reaches")
+        return usable
+
+    async def hop_of(self, dialog: Dialog, source: Hop | None = None) -> Hop:
+        """Where requests of *dialog* go. A phone behind a router, which spoke to us directly from *source*, is reached there:
+        its Contact is an address of its own network; so is one that keeps a connection open to us (RFC 5626's flows).
+        """
+        hop = (await self.locate(parse_sip_uri(dialog.next_hop)))[0]
+        if source is not None and not dialog.route_set:
+            private = ipaddress.ip_address(hop.host).is_private and not ipaddress.ip_address(source.host).is_private
+            if private or (source.reliable and hop.transport == source.transport and hop.host == source.host):
+                return source
+        return hop
 
     async def dial(
         self,
@@ -161,17 +197,48 @@ class UserAgent:
         from_host: str = "",
         credentials: Credentials | None = None,
         ring_s: float = 45.0,
+        first_s: float | None = None,
+        secure: bool = False,
     ) -> Call:
-        """Call the SIP URI *target*. Raises CallFailed with the status that ended the attempt (487 after *ring_s*)."""
-        uri = parse_sip_uri(target)
-        peer = await self.resolve(uri)
-        sock = self._engine.reserve()
+        """Call the SIP URI *target*; redirections are followed, five at most. With *secure* the media is SRTP or nothing; an
+        address that says nothing within *first_s* is given up for the next.
+
+        Raises CallFailed with the status that ended the attempt (487 after *ring_s*).
+        """
+        began = time.monotonic()
         try:
-            return await self._dial(uri, peer, sock, call_id, from_user, from_host, credentials, ring_s)
-        except BaseException:
-            if sock.fileno() >= 0:
-                self._engine.release(sock)
+            return await self._dial(target, call_id, from_user, from_host, credentials, ring_s, first_s, secure=secure)
+        except CallFailed as failed:
+            waited = int((time.monotonic() - began) * 1000)
+            self._keep(call_id, AttemptReport(status=failed.status, reason=failed.reason, duration_ms=waited))
             raise
+
+    async def _dial(
+        self, target: str, call_id: str, from_user: str, from_host: str, credentials: Credentials | None,
+        ring_s: float, first_s: float | None, *, secure: bool,
+    ) -> Call:  # fmt: skip
+        targets = deque([parse_sip_uri(target)])
+        tried: set[str] = set()
+        refused: Refused | None = None
+        while targets and len(tried) < MOST_REDIRECTS + 1:
+            uri = targets.popleft()
+            if stringify_uri(uri) in tried:
+                continue
+            tried.add(stringify_uri(uri))
+            ours = credentials if len(tried) == 1 or uri.host == parse_sip_uri(target).host else None
+            outcome = await self._dial_hops(uri, call_id, from_user, from_host, ours, ring_s, first_s, secure)
+            if isinstance(outcome, Call):
+                return outcome
+            refused = outcome
+            if 300 <= refused.response.status_code < 400:
+                targets.extend(_contacts(refused.response))
+        assert refused is not None
+        response = refused.response
+        wait = (response.get_header("Retry-After") or "").split(";")[0].split("(")[0].strip()
+        raise CallFailed(
+            response.status_code, response.reason_phrase, rang=refused.rang,
+            retry_after_s=float(wait) if wait.isdigit() and len(wait) < 7 else None,
+        )  # fmt: skip
 
     async def request(
         self,
@@ -184,241 +251,190 @@ class UserAgent:
         headers: dict[str, str] | None = None,
         body: bytes = b"",
         credentials: Credentials | None = None,
+        hop: Hop | None = None,
     ) -> SipResponse:
-        """Send a request outside any dialog and return its final response. Raises CallFailed(408) when none comes."""
-        peer = await self.resolve(parse_sip_uri(target))
-        from_ = Address(uri=SipUri(user=from_user, host=from_host or self.host(peer)), params={"tag": new_tag()})
+        """Send a request outside any dialog, over *hop* if it is given, and return its final response.
+
+        Raises CallFailed(408) when none comes.
+        """
+        hops = [hop] if hop is not None else await self.locate(parse_sip_uri(target))
+        from_ = Address(
+            uri=SipUri(user=from_user, host=from_host or self.host(hops[0].host)), params={"tag": new_tag()}
+        )
         to_address = parse_address(f"<{to or target}>")
         request = make_request(method, target, from_, to_address, new_tag(), 1)
         for name, value in (headers or {}).items():
             request.set_header(name, value)
         request.body = body
-        return await self._outgoing.request(request, peer, credentials)
+        return await self.outgoing.request(request, hops, credentials)
 
-    async def answer(self, invitation: Invitation, call_id: str) -> Call:
-        invite, source = invitation.incoming.request, invitation.incoming.source
-        dialog = server_dialog(invite, invitation.tag)
-        peer = await self.resolve(parse_sip_uri(next_hop(dialog)))
-        if invitation.cancelled.is_set():
-            raise CallFailed(487, "the caller gave up")
-        try:
-            sock = self._engine.reserve()
-        except TransportFailed:
-            invitation.reject(503)
-            raise
-        try:
-            stream = self._open(sock, invitation.terms, call_id)
-        except CallFailed as failed:
-            self._engine.release(sock)
-            invitation.reject(failed.status)
-            raise
-        call = Call(
-            call_id=call_id, direction="inbound", number=invitation.number, dialog=dialog, peer=peer,
-            endpoint=self.endpoint, engine=self._engine, stream=stream, contact=self.contact("", source),
-            forget=self._forget, media_host=self.host(source),
-        )  # fmt: skip
-        self._calls[call_id] = call
-        self.drop(invitation)
-        final = call.describe(invite, invitation.terms)
-        invitation.incoming.respond(final)
-        call.confirm_with(final, invitation.incoming.peer)
-        return call
+    def call_of(self, call_id: str, local_tag: str, remote_tag: str) -> Call | None:
+        """The call whose dialog has these: Call-ID and both tags."""
+        return self._dialogs.get((call_id, local_tag, remote_tag))
 
-    def drop(self, invitation: Invitation) -> None:
-        ids = invitation.incoming.ids
-        self._invitations.pop((ids.call_id, ids.branch), None)
+    def add(self, call: Call) -> None:
+        self._calls[call.call_id] = call
+        self._dialogs[call.dialog.key] = call
 
-    async def resolve(self, uri: SipUri) -> HostPort:
-        """Where requests to *uri* go. Raises CallFailed(503) when its host has no address that our socket can send to."""
-        host, port = uri.host.strip("[]"), uri.port or 5060
-        if _version(host) == (6 if self._family == socket.AF_INET6 else 4):
-            return host, port
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(
-                host, port, family=self._family, type=socket.SOCK_DGRAM
-            )
-        except (OSError, UnicodeError) as error:
-            raise CallFailed(503, f"{uri.host} has no address: {error}") from error
-        return str(found[0][4][0]), port
-
-    async def _dial(
-        self,
-        uri: SipUri,
-        peer: HostPort,
-        sock: socket.socket,
-        call_id: str,
-        from_user: str,
-        from_host: str,
-        credentials: Credentials | None,
-        ring_s: float,
-    ) -> Call:
-        host = self.host(peer)
-        from_ = Address(uri=SipUri(user=from_user, host=from_host or host), params={"tag": new_tag()})
-        invite = make_request("INVITE", stringify_uri(uri), from_, Address(uri=uri), new_tag(), 1)
-        contact = self.contact(from_user, peer)
-        invite.set_header("Contact", contact)
-        invite.set_header("Allow", ALLOW)
-        invite.set_header("Content-Type", "application/sdp")
-        invite.body = make_offer((host, sock.getsockname()[1]), 1)
-        made: list[Call] = []
-        sent, response = await self._outgoing.invite(invite, peer, ring_s, credentials, made)
-        if response.status_code >= 300:
-            raise CallFailed(response.status_code, response.reason_phrase)
-        try:
-            dialog = client_dialog(sent, response)
-            dialog_peer = await self.resolve(parse_sip_uri(next_hop(dialog)))
-            stream = self._open(sock, read_description(response.body), call_id)
-        except BaseException as error:
-            self._outgoing.end_unwanted(sent, response)
-            if isinstance(error, BadMessage | NoCommonCodec):
-                raise CallFailed(488, str(error)) from error
-            raise
-        call = Call(
-            call_id=call_id, direction="outbound", number=uri.user or "", dialog=dialog, peer=dialog_peer,
-            endpoint=self.endpoint, engine=self._engine, stream=stream, contact=contact,
-            forget=self._forget, media_host=host,
-        )  # fmt: skip
-        self._calls[call_id] = call
-        made.append(call)
-        call.acknowledge(dialog.request("ACK", identity(sent).cseq.seq))
-        return call
-
-    def _open(self, sock: socket.socket, terms: MediaTerms, call_id: str) -> MediaStream:
+    def open(self, ports: PortPair, terms: MediaTerms, call_id: str, crypto: Crypto | None) -> MediaStream:
         """The stream of a call. Raises CallFailed(500) when its recording cannot be written."""
+        protection = Protection(crypto, terms.crypto) if crypto is not None and terms.crypto is not None else None
         try:
-            return self._engine.open(sock, terms, call_id)
+            return self.engine.open(ports, terms, call_id, protection)
         except OSError as error:
             raise CallFailed(500, f"the call cannot be recorded: {error.strerror}") from error
 
-    def _on_request(self, incoming: Incoming) -> None:
-        request, ids = incoming.request, incoming.ids
-        if request.method == "CANCEL":
-            self._take_cancel(incoming)
-        elif ids.to.tag:
-            call = self._call_of(ids)
-            if call is None:
-                incoming.reply(481)
-            else:
-                call.take(incoming)
-                if request.method == "INVITE":
-                    self._tasks.spawn(self._follow(call))
-        elif request.get_header("Require"):
-            response = make_response(request, 420, to_tag=new_tag())
-            response.set_header("Unsupported", ", ".join(request.get_header_values("Require")))
-            incoming.respond(response)
-        elif request.method == "INVITE":
-            self._take_invite(incoming)
-        elif request.method == "OPTIONS":
-            response = make_response(request, 503 if self.draining else 200, to_tag=new_tag())
-            response.set_header("Allow", ALLOW)
-            response.set_header("Accept", "application/sdp")
-            incoming.respond(response)
-        elif request.method == "MESSAGE":
-            self._take_message(incoming)
-        elif request.method == "REGISTER" and self._registrar is not None:
-            self._registrar.take(incoming)
-        else:
-            response = make_response(request, 405, to_tag=new_tag())
-            response.set_header("Allow", ALLOW)
-            incoming.respond(response)
-
-    async def _follow(self, call: Call) -> None:
-        """Send to where the far end is now: a re-INVITE may have moved it (RFC 3261 §12.2.1.2)."""
-        call.peer = await self.resolve(parse_sip_uri(next_hop(call.dialog)))
-
-    def _take_invite(self, incoming: Incoming) -> None:
-        tag = new_tag()
-        if self.draining or len(self._calls) + len(self._invitations) >= self._most_calls or self.on_invite is None:
-            response = make_response(incoming.request, 503, to_tag=tag)
-            response.set_header("Retry-After", str(RETRY_AFTER_S))
-            incoming.respond(response)
-            return
-        try:
-            if not incoming.request.contact:
-                raise BadMessage("INVITE has no Contact")
-            terms = read_description(incoming.request.body)
-        except NoCommonCodec as error:
-            response = make_response(incoming.request, 488, to_tag=tag)
-            response.set_header("Warning", f'304 {self.host(incoming.source)} "{error}"')
-            incoming.respond(response)
-            return
-        except BadMessage as error:
-            incoming.reply(400, to_tag=tag, reason=str(error)[:80])
-            return
-        incoming.reply(100)
-        invitation = Invitation(self, incoming, incoming.ids.from_.uri.user or "", terms, tag)
-        self._invitations[(incoming.ids.call_id, incoming.ids.branch)] = invitation
-        self._tasks.spawn(self._invite_task(invitation))
-
-    async def _invite_task(self, invitation: Invitation) -> None:
-        assert self.on_invite is not None
-        try:
-            await self.on_invite(invitation)
-        finally:
-            if not invitation.incoming.answered:
-                invitation.reject(500)
-
-    def _take_cancel(self, incoming: Incoming) -> None:
-        ids = incoming.ids
-        invitation = self._invitations.get((ids.call_id, ids.branch))
-        if invitation is None:
-            incoming.reply(200 if self.endpoint.pending_invite(incoming.request) else 481, to_tag=new_tag())
-            return
-        incoming.reply(200, to_tag=invitation.tag)
-        invitation.cancelled.set()
-        invitation.reject(487)
-
-    def _take_message(self, incoming: Incoming) -> None:
-        """A MESSAGE counts as the subscriber's own only from a registered phone, as that phone, or from a trusted line."""
-        binding = self._registrar.at(incoming.source) if self._registrar is not None else None
-        if binding is not None:
-            number = binding.user
-        elif self._trusted(incoming.source):
-            number = incoming.ids.from_.uri.user or ""
-        else:
-            incoming.reply(403, to_tag=new_tag(), reason="register first, or send through a configured line")
-            return
-        if not (incoming.request.content_type or "text/plain").lower().startswith("text/plain"):
-            incoming.reply(415, to_tag=new_tag())
-            return
-        self._tasks.spawn(self._message_task(incoming, number))
-
-    async def _message_task(self, incoming: Incoming, number: str) -> None:
-        """202 only when the message is kept: the sender's own retransmission makes good a failure in between."""
-        try:
-            if self.on_message is not None:
-                name = f"{incoming.ids.call_id} {incoming.ids.cseq.seq}"
-                await self.on_message(number, incoming.request.text[:MESSAGE_OCTETS], name)
-        except Exception:
-            incoming.reply(500, to_tag=new_tag())
-            raise
-        incoming.reply(202, to_tag=new_tag())
-
-    def _on_ack(self, ack: SipRequest) -> None:
-        call = self._call_of(identity(ack))
-        if call is not None:
-            call.acknowledged()
-
-    def _call_of(self, ids: Identity) -> Call | None:
-        """The call whose dialog a request belongs to: Call-ID and both tags."""
-        key = (ids.call_id, ids.to.tag or "", ids.from_.tag or "")
-        return next((call for call in self._calls.values() if call.dialog.key == key), None)
-
-    def _forget(self, call: Call) -> None:
+    def forget(self, call: Call, report: MediaReport) -> None:
+        """*call* is closed; its *report* is the end of its trace."""
         self._calls.pop(call.call_id, None)
+        self._dialogs.pop(call.dialog.key, None)
+        self._keep(call.call_id, report)
 
-    def _send(self, data: bytes, peer: HostPort) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.sendto(data, peer)
+    def _keep(self, call_id: str, report: MediaReport | AttemptReport) -> None:
+        if self._trace is not None:
+            self.tasks.spawn(self._write_trace(self._trace, call_id, report))
+
+    @staticmethod
+    async def _write_trace(tracer: Tracer, call_id: str, report: MediaReport | AttemptReport) -> None:
+        await asyncio.sleep(TRACE_S)
+        try:
+            await asyncio.to_thread(tracer.write, tracer.finish(call_id, report.as_dict()))
+        except OSError as error:
+            log.warning("call.untraced", call=call_id, error=str(error))
+
+    def note(self, sip_call_id: str, call_id: str) -> None:
+        """Let the trace know whose messages these are."""
+        if self._trace is not None:
+            self._trace.bind(sip_call_id, call_id)
+
+    async def _dial_hops(
+        self, uri: SipUri, call_id: str, from_user: str, from_host: str, credentials: Credentials | None,
+        ring_s: float, first_s: float | None, secure: bool,
+    ) -> Call | Refused:  # fmt: skip
+        """The call, or the refusal of the last hop that spoke (RFC 3263 §4.3). Raises CallFailed when none did."""
+        hops = await self.locate(uri)
+        for number, hop in enumerate(hops, 1):
+            last = number == len(hops)
+            ports = self.engine.reserve(self.host(hop.host))
+            try:
+                outcome = await self._invite(
+                    uri, hop, ports, call_id, from_user, from_host, credentials, ring_s,
+                    first_s if last or first_s is not None else 4.0, secure,
+                )  # fmt: skip
+            except BaseException as error:
+                self.engine.release(ports)
+                if isinstance(error, CallFailed) and error.status == 408 and not last:
+                    continue
+                raise
+            if isinstance(outcome, Call):
+                return outcome
+            self.engine.release(ports)
+            if outcome.response.status_code != 503 or outcome.rang or last:
+                return outcome
+        raise CallFailed(408, f"no answer from {uri.host}")
+
+    async def _invite(
+        self, uri: SipUri, hop: Hop, ports: PortPair, call_id: str, from_user: str, from_host: str,
+        credentials: Credentials | None, ring_s: float, first_s: float | None, secure: bool,
+    ) -> Call | Refused:  # fmt: skip
+        host = self.host(hop.host)
+        crypto = new_crypto() if secure else None
+        from_ = Address(uri=SipUri(user=from_user, host=from_host or host), params={"tag": new_tag()})
+        invite = make_request("INVITE", stringify_uri(uri), from_, Address(uri=uri), new_tag(), 1)
+        self.note(invite.call_id or "", call_id)
+        contact = self.contact(from_user, hop)
+        for name, value in (("Contact", contact), ("Allow", ALLOW), ("Supported", SUPPORTED)):
+            invite.set_header(name, value)
+        if self.session_s:
+            announce(invite, SessionTimer(self.session_s, "us"), requesting=True)
+            invite.set_header("Min-SE", str(MIN_SE)) if self.session_s < 2 * MIN_SE else None
+        invite.set_header("Content-Type", "application/sdp")
+        invite.body = make_offer((host, ports.number), 1, codecs=self.codecs, crypto=crypto)
+        auth = ClientAuth(credentials) if credentials is not None else None
+        inviting = Inviting(self.endpoint, hop, auth, self._end_branch)
+        answered = await inviting.run(invite, ring_s, first_s)
+        if isinstance(answered, Refused):
+            return answered
+        try:
+            terms = read_description(answered.body, self.codecs, secure=secure)
+            dialog_hop = await self.hop_of(answered.dialog, hop)
+            stream = self.open(ports, terms, call_id, crypto)
+        except BaseException as error:
+            self._end_branch(answered.dialog, identity(answered.invite).cseq.seq)
+            if isinstance(error, BadMessage | NoCommonCodec):
+                raise CallFailed(488, str(error)) from error
+            raise
+        return self._established(answered, inviting, dialog_hop, stream, call_id, uri.user or "", contact, host, auth)
+
+    def _established(
+        self, answered: Answered, inviting: Inviting, hop: Hop, stream: MediaStream, call_id: str, number: str,
+        contact: str, host: str, auth: ClientAuth | None,
+    ) -> Call:  # fmt: skip
+        call = Call(
+            call_id=call_id, direction="outbound", number=number, dialog=answered.dialog, hop=hop,
+            endpoint=self.endpoint, outgoing=self.outgoing, engine=self.engine, stream=stream, contact=contact,
+            forget=self.forget, locate=self.hop_of, media_host=host, auth=auth, peer_allows=allows(answered.response),
+        )  # fmt: skip
+        self.add(call)
+        inviting.on_2xx_again = call.on_2xx_again
+        call.acknowledge(answered.dialog.request("ACK", identity(answered.invite).cseq.seq))
+        call.keep_alive(as_client(answered.response, self.session_s))
+        return call
+
+    def _end_branch(self, dialog: Dialog, invite_seq: int) -> None:
+        """Acknowledge a 2xx that nobody wants, and hang up at once (RFC 3261 §9.1, §13.2.2.4)."""
+
+        async def end() -> None:
+            hop = await self.hop_of(dialog)
+            self.endpoint.send_ack(dialog.request("ACK", invite_seq), hop)
+            self.outgoing.send(dialog.request("BYE"), hop, lambda _: None, dialog=dialog)
+
+        self.tasks.spawn(end())
+
+    def _address(self, hop: Hop) -> HostPort:
+        """Our host and port as *hop* sees them."""
+        port = self.tls_port if hop.transport == "tls" else self.port
+        return self.host(hop.host), port or self.port
+
+    def _receive(self, data: bytes, source: Hop) -> None:
+        if not self.answerer.admits(source):
+            return
+        if self._trace is not None:
+            self._trace.sip(data, self._address(source), source.address, source.transport, sent=False)
+        self.endpoint.receive(data, source)
+
+    def _send(self, data: bytes, hop: Hop, failed: Callable[[], None]) -> None:
+        if self._trace is not None:
+            self._trace.sip(data, self._address(hop), hop.address, hop.transport, sent=True)
+        self._transports.send(data, hop, failed)
 
     @staticmethod
     def _call_later(seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(seconds, callback)
 
 
-def _version(host: str) -> int | None:
-    """4 or 6; None when *host* is a name."""
+def _open_door() -> Admission:
+    """For a network of friends: a hundred calls, from whoever is known."""
+    return Admission(10_000, 10_000, 1000, 1000, 100, time.monotonic)
+
+
+def allows(message: SipRequest | SipResponse) -> frozenset[str]:
+    """The methods in Allow."""
+    return frozenset(m.strip().upper() for value in message.get_header_values("Allow") for m in value.split(",") if m)
+
+
+def _contacts(response: SipResponse) -> list[SipUri]:
+    """The targets of a redirection, the likeliest first (RFC 3261 §8.1.3.4); only ones that we can call."""
+    ranked = sorted(response.contact, key=lambda a: -_quality(a.params.get("q")))
+    return [address.uri for address in ranked if address.uri.scheme.lower() in ("sip", "sips") and address.uri.host]
+
+
+def _quality(text: str | None) -> float:
     try:
-        return ipaddress.ip_address(host).version
+        return float(text or 1.0)
     except ValueError:
-        return None
+        return 0.0
+
+
+def _version(host: str) -> int:
+    return ipaddress.ip_address(host).version

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import structlog
 from aiosipua.message import SipRequest, SipResponse
 
+from gateway.telephony.auth import ClientAuth
 from gateway.telephony.dialog import Dialog
 from gateway.telephony.endpoint import Cancellable, Endpoint, Incoming
-from gateway.telephony.errors import BadMessage, CallOver, NoCommonCodec, TransportFailed
+from gateway.telephony.errors import CallOver, TransportFailed
 from gateway.telephony.media import Frames, MediaEngine, MediaStream
-from gateway.telephony.message import ALLOW, HostPort, make_response
+from gateway.telephony.message import ALLOW, make_response
+from gateway.telephony.negotiation import Negotiation
+from gateway.telephony.outgoing import Outgoing
 from gateway.telephony.recorder import Recording
+from gateway.telephony.report import MediaReport
 from gateway.telephony.rtp import DTMF_KEYS
-from gateway.telephony.sdp import MediaTerms, make_answer, read_description
-from gateway.telephony.transaction import GIVE_UP, T1, T2
+from gateway.telephony.session_timer import SessionTimer
+from gateway.telephony.transport import Hop
 
 log = structlog.get_logger(__name__)
 REFER_S = 30.0
@@ -36,28 +40,39 @@ class CallEnd:
 
 @dataclass(eq=False)
 class Call:
-    """An answered call. ``ended`` is set once, by whichever side ends it first."""
+    """An answered call. ``ended`` is set once, by whichever side ends it first. *auth* answers challenges within it."""
 
     call_id: str
     direction: Literal["inbound", "outbound"]
     number: str
     dialog: Dialog
-    peer: HostPort
+    hop: Hop
     endpoint: Endpoint
+    outgoing: Outgoing
     engine: MediaEngine
     stream: MediaStream
     contact: str
-    forget: Callable[[Call], None]
+    forget: Callable[[Call, MediaReport], None]
+    locate: Callable[[Dialog, Hop | None], Awaitable[Hop]]
     media_host: str
-    session: int = 1
+    auth: ClientAuth | None = None
+    peer_allows: frozenset[str] = frozenset()
+    """Methods that the far end says it takes."""
+
     ended: asyncio.Future[CallEnd] = field(init=False)
-    _resend: Cancellable | None = field(default=None, init=False)
+    negotiation: Negotiation = field(init=False)
+    on_progress: Callable[[int], None] | None = field(default=None, init=False)
+    """Is given each status that a transfer comes to: 100, 180, 200 ..."""
+
+    timer: SessionTimer | None = field(default=None, init=False)
+    _session: Cancellable | None = field(default=None, init=False)
     _transfer: asyncio.Future[bool] | None = field(default=None, init=False)
     _ack: SipRequest | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.ended = asyncio.get_running_loop().create_future()
         self.stream.on_failure = self.hangup
+        self.negotiation = Negotiation(self)
 
     async def play(self, frames: Frames) -> int:
         """Play *frames* to their end, until :meth:`stop_playing`, the next *play* or the end of the call; returns the
@@ -76,11 +91,19 @@ class Call:
         """Send BYE. The media goes on until :meth:`close`. The call is over even where no BYE can be sent."""
         if self.ended.done():
             return
-        self._end(CallEnd("gateway", reason))
+        self.end(CallEnd("gateway", reason))
         try:
-            self._send("BYE")
+            self.request(self.dialog.request("BYE"), _ignore)
         except TransportFailed as error:
             log.warning("call.bye_not_sent", call=self.call_id, error=str(error))
+
+    async def hold(self) -> bool:
+        """Put the far end on hold (RFC 3264 §8.4); whether it agreed. Raises CallOver."""
+        return await self._offer(hold=True)
+
+    async def resume(self) -> bool:
+        """Take the far end off hold; whether it agreed. Raises CallOver."""
+        return await self._offer(hold=False)
 
     async def transfer(self, target: str) -> bool:
         """Ask the far end to call *target* instead (REFER, RFC 3515); True when it says that this worked."""
@@ -90,46 +113,69 @@ class Call:
         refer = self.dialog.request("REFER")
         refer.set_header("Refer-To", f"<{target}>")
         refer.set_header("Contact", self.contact)
-        self.endpoint.request(refer, self.peer, self._on_refer_response)
+        self.request(refer, self._on_refer_response)
         await asyncio.wait(_futures(self._transfer, self.ended), timeout=REFER_S, return_when=asyncio.FIRST_COMPLETED)
         return self._transfer.done() and self._transfer.result()
 
     async def close(self) -> Recording | None:
         """End what is left of the call and finish its recording. Raises OSError when that cannot be written."""
         self.hangup("the call is closed")
-        self.forget(self)
-        return await self.engine.close(self.stream)
+        recording: Recording | None = None
+        try:
+            recording = await self.engine.close(self.stream)
+        finally:
+            heard_ms, sent_ms = recording.sound_ms if recording is not None else (None, None)
+            end = self.ended.result()
+            report = self.stream.report((self.media_host, self.stream.ports.number))
+            self.forget(
+                self,
+                replace(
+                    report, ended_by=end.by, reason=end.reason, caller_speech_ms=heard_ms, gateway_speech_ms=sent_ms
+                ),
+            )
+        return recording
 
-    def confirm_with(self, final: SipResponse, peer: HostPort) -> None:
-        """Retransmit our 2xx to *peer* until its ACK comes (RFC 3261 §13.3.1.4); end the call when none does."""
-        waited, interval = 0.0, T1
+    def request(self, request: SipRequest, on_final: Callable[[SipResponse | None], None]) -> None:
+        """Send *request*, of our dialog, to the far end. Raises TransportFailed."""
+        self.outgoing.send(request, self.hop, on_final, auth=self.auth, dialog=self.dialog)
 
-        def again() -> None:
-            nonlocal waited, interval
-            waited += interval
-            if waited >= GIVE_UP:
-                self.hangup("the 200 OK was never acknowledged")
-                return
-            self.endpoint.resend(final, peer)
-            interval = min(2 * interval, T2, GIVE_UP - waited)
-            self._resend = self.endpoint.call_later(interval, again)
+    def end(self, end: CallEnd) -> None:
+        """The call is over."""
+        self.negotiation.stop()
+        if self._session is not None:
+            self._session.cancel()
+        self.stream.stop_playing()
+        if not self.ended.done():
+            self.ended.set_result(end)
+            log.info("call.ended", call=self.call_id, by=end.by, reason=end.reason)
 
-        self._resend = self.endpoint.call_later(interval, again)
+    def keep_alive(self, timer: SessionTimer | None) -> None:
+        """Live by *timer* (RFC 4028 §10): refresh in time, or end the call when the far end does not."""
+        self.timer = timer
+        if self._session is not None:
+            self._session.cancel()
+            self._session = None
+        if timer is None or self.ended.done():
+            return
 
-    def acknowledged(self) -> None:
-        if self._resend is not None:
-            self._resend.cancel()
-            self._resend = None
+        def due() -> None:
+            self._session = None
+            if timer.refresher == "us":
+                self.negotiation.refresh(timer)
+            else:
+                self.hangup(f"the far end gave no sign of life for {timer.expires_s} s (session timer)")
+
+        self._session = self.endpoint.call_later(timer.due_s, due)
 
     def acknowledge(self, ack: SipRequest) -> None:
         """Send *ack* to the 2xx of our INVITE, and again whenever that 2xx is retransmitted."""
         self._ack = ack
-        self.endpoint.send_ack(ack, self.peer)
+        self.endpoint.send_ack(ack, self.hop)
 
     def on_2xx_again(self) -> None:
         if self._ack is not None:
             self._ack.remove_header("Via")
-            self.endpoint.send_ack(self._ack, self.peer)
+            self.endpoint.send_ack(self._ack, self.hop)
 
     def take(self, incoming: Incoming) -> None:
         """A request within this dialog."""
@@ -143,79 +189,62 @@ class Call:
         match request.method:
             case "BYE":
                 incoming.reply(200)
-                self._end(CallEnd("caller", "hung up"))
-            case "INVITE":
-                self._take_reinvite(incoming)
+                self.end(CallEnd("caller", "hung up"))
+            case "INVITE" | "UPDATE":
+                self.negotiation.take(incoming)
             case "INFO":
                 incoming.reply(200)
                 self._take_info(request)
             case "NOTIFY":
                 incoming.reply(200)
                 self._take_notify(request)
+            case "PRACK":
+                incoming.reply(481)  # the response that it acknowledges is long done with
             case "OPTIONS" | "MESSAGE":
                 incoming.reply(200)
+            case "REFER":
+                incoming.reply(603)  # nobody transfers the gateway: the approved script alone decides
             case _:
                 response = make_response(request, 405)
                 response.set_header("Allow", ALLOW)
                 incoming.respond(response)
 
-    def _take_reinvite(self, incoming: Incoming) -> None:
-        """A new offer within the call: hold, resume, a moved address. The codec stays (RFC 3261 §14.2)."""
-        if self._resend is not None:
-            incoming.reply(491)
-            return
-        try:
-            terms = self.stream.terms
-            if incoming.request.body:
-                terms = read_description(incoming.request.body, (terms.law,))
-        except (BadMessage, NoCommonCodec) as error:
-            incoming.reply(488, reason=str(error)[:60])
-            return
-        self.dialog.retarget(incoming.request)
-        self.stream.renegotiate(terms)
-        self.session += 1
-        response = self.describe(incoming.request, terms)
-        incoming.respond(response)
-        self.confirm_with(response, incoming.peer)
-
-    def describe(self, invite: SipRequest, terms: MediaTerms) -> SipResponse:
-        """The 200 that answers *invite* with our side of *terms*."""
-        port = self.stream.socket.getsockname()[1]
-        response = make_response(invite, 200, to_tag=self.dialog.local.tag or "")
-        response.set_header("Contact", self.contact)
-        response.set_header("Content-Type", "application/sdp")
-        response.body = make_answer((self.media_host, port), self.session, terms)
-        return response
+    async def _offer(self, *, hold: bool) -> bool:
+        if self.ended.done():
+            raise CallOver(self.ended.result().reason)
+        return await self.negotiation.offer(hold=hold)
 
     def _take_info(self, request: SipRequest) -> None:
-        if (request.content_type or "").lower().startswith("application/dtmf-relay"):
+        """A key in INFO: application/dtmf-relay with Signal=, or application/dtmf with the key alone."""
+        kind = (request.content_type or "").lower().split(";")[0].strip()
+        if kind == "application/dtmf":
+            self._press(request.text.strip())
+        elif kind == "application/dtmf-relay":
             for line in request.text.splitlines():
                 name, _, value = line.partition("=")
-                key = value.strip().upper()
-                if name.strip().lower() == "signal" and self.stream.on_key is not None and key in tuple(DTMF_KEYS):
-                    self.stream.on_key(key)
+                if name.strip().lower() == "signal":
+                    self._press(value.strip())
+
+    def _press(self, key: str) -> None:
+        key = {"10": "*", "11": "#"}.get(key, key.upper())
+        if len(key) == 1 and key in DTMF_KEYS:
+            self.stream.take_key(key)
 
     def _take_notify(self, request: SipRequest) -> None:
         if self._transfer is None or self._transfer.done():
             return
         status = request.text.split()
-        if len(status) >= 2 and status[0].startswith("SIP/") and status[1][:1] != "1":
+        if len(status) < 2 or not status[0].startswith("SIP/") or not status[1].isdigit():
+            return
+        if self.on_progress is not None:
+            self.on_progress(int(status[1]))
+        if status[1][:1] != "1":
             self._transfer.set_result(status[1].startswith("2"))
 
     def _on_refer_response(self, response: SipResponse | None) -> None:
         refused = response is None or response.status_code >= 300
         if refused and self._transfer is not None and not self._transfer.done():
             self._transfer.set_result(False)
-
-    def _send(self, method: str) -> None:
-        self.endpoint.request(self.dialog.request(method), self.peer, _ignore)
-
-    def _end(self, end: CallEnd) -> None:
-        self.acknowledged()
-        self.stream.stop_playing()
-        if not self.ended.done():
-            self.ended.set_result(end)
-            log.info("call.ended", call=self.call_id, by=end.by, reason=end.reason)
 
 
 def _futures(*futures: asyncio.Future[Any]) -> set[asyncio.Future[Any]]:

@@ -58,6 +58,11 @@ class Dialog:
         self.remote_seq = seq
         return True
 
+    @property
+    def next_hop(self) -> str:
+        """The URI that requests are sent to: the first route, else the remote target."""
+        return stringify_uri(parse_address(self.route_set[0]).uri) if self.route_set else self.remote_target
+
     def retarget(self, message: SipRequest | SipResponse) -> None:
         """Take the Contact of a target refresh."""
         if message.contact:
@@ -82,10 +87,13 @@ def server_dialog(invite: SipRequest, local_tag: str) -> Dialog:
 
 
 def client_dialog(invite: SipRequest, response: SipResponse) -> Dialog:
-    """The dialog that the 2xx *response* to our *invite* makes (RFC 3261 §12.1.2). Raises BadMessage without a Contact."""
+    """The dialog that *response*, a 2xx or a provisional one with a tag, to our *invite* makes (RFC 3261 §12.1.2).
+
+    Raises BadMessage without a Contact.
+    """
     ids = identity(response)
     if not response.contact:
-        raise BadMessage("2xx to INVITE has no Contact")
+        raise BadMessage(f"{response.status_code} to INVITE has no Contact")
     return Dialog(
         call_id=ids.call_id,
         local=ids.from_,

@@ -16,7 +16,12 @@ class TelephonyError(Exception):
 
 
 class BadMessage(TelephonyError):
-    """Octets from the network that do not parse."""
+    """Octets from the network that do not parse. *status* and *phrase* answer the request that they were meant to be."""
+
+    def __init__(self, message: str, status: int = 400, phrase: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.phrase = phrase
 
 
 class NoCommonCodec(TelephonyError):
@@ -24,12 +29,16 @@ class NoCommonCodec(TelephonyError):
 
 
 class CallFailed(TelephonyError):
-    """No 2xx came to our INVITE. *status* is 408 when nothing came at all."""
+    """No 2xx came to our INVITE. *status* is 408 when nothing came at all; *rang* says whether a phone rang before, and
+    *retry_after_s* how long the far end wants to be left alone.
+    """
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, reason: str, *, rang: bool = False, retry_after_s: float | None = None) -> None:
         super().__init__(f"{status} {reason}")
         self.status = status
         self.reason = reason
+        self.rang = rang
+        self.retry_after_s = retry_after_s
 
 
 class CallOver(TelephonyError):

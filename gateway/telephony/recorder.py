@@ -1,96 +1,275 @@
-"""Records a call as WAV: caller left, gateway right, 8 kHz, 16 bit; written as the call runs."""
+"""Records calls through a process of its own: octets go over a pipe, nothing is decoded or written on the media path.
+
+What was sent is kept until it is written: when the recording process dies another one goes on with the same files, and no call
+notices. A recording that cannot be written fails its call (rule R8), never the others.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import os
-import struct
+import asyncio
+import itertools
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+import structlog
 
-from gateway.telephony.g711 import SAMPLE_RATE, Law, decode
+from gateway.audio.codec import SAMPLE_RATE, Codec
+from gateway.telephony.recording_wire import Kind, Message, Reader, pack, pack_audio
 
-_FLUSH_OCTETS = SAMPLE_RATE
-_HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
-_CHANNELS, _WIDTH = 2, 2
+log = structlog.get_logger(__name__)
+FLUSH_OCTETS = 8000
+"""One second of each side goes at once."""
+
+MOST_UNSENT = 64_000_000
+"""Octets that the process may be behind, all calls together; then recordings fail."""
+
+MOST_RESTARTS = 5
+"""In a row, without anything written in between."""
+
+FINISH_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A finished recording in its place. *sha256* names its file."""
+    """A finished recording in its place. *sha256* names its file; *sound_ms* is how long caller and gateway were heard."""
 
     path: Path
     sha256: str
     duration_ms: int
+    sound_ms: tuple[int, int] = (0, 0)
 
 
 class Recorder:
-    """One call's recording: a part file in *folder*, renamed to its content hash at the end."""
+    """One call's recording."""
 
-    def __init__(self, folder: Path, call_id: str, law: Law) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._law = law
-        self._part = folder / f"{call_id}.part.wav"
-        self._folder = folder
-        self._file = open(self._part, "xb", opener=_private)  # noqa: SIM115 - Path.open takes no opener
-        self._file.write(_header(0))
-        self._samples = 0
+    __slots__ = (
+        "_codec",
+        "_failed",
+        "_left",
+        "_octets",
+        "_office",
+        "_part",
+        "_right",
+        "done",
+        "number",
+        "on_failure",
+        "unwritten",
+    )
+
+    def __init__(self, office: RecordingOffice, number: int, part: Path, codec: Codec) -> None:
+        self._office = office
+        self.number = number
+        self._part = part
+        self._codec = codec
         self._left, self._right = bytearray(), bytearray()
+        self._octets = 0
+        self._failed = ""
+        self.unwritten: deque[bytes] = deque()
+        """Messages that are not answered yet."""
+        self.done: asyncio.Future[Recording] = asyncio.get_running_loop().create_future()
+        self.on_failure: Callable[[str], None] | None = None
 
     @property
-    def position_ms(self) -> int:
-        return (self._samples + len(self._left)) * 1000 // SAMPLE_RATE
+    def opening(self) -> bytes:
+        return pack(Kind.OPEN, self.number, f"{self._codec} {self._part}".encode())
 
     def write(self, caller: bytes, gateway: bytes) -> None:
-        """One frame of each side, equally long, as G.711 octets."""
+        """One frame of each side, equally long, in the codec."""
         self._left += caller
         self._right += gateway
-        if len(self._left) >= _FLUSH_OCTETS:
-            self._flush()
+        if len(self._left) >= FLUSH_OCTETS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._left and not self._failed:
+            message = pack_audio(self.number, self._octets, bytes(self._left), bytes(self._right))
+            self._octets += len(self._left)
+            self._left.clear()
+            self._right.clear()
+            self._office.send(self, message)
 
     def discard(self) -> None:
         """Keep nothing of this call."""
-        self._file.close()
-        self._part.unlink()
-
-    def abandon(self) -> None:
-        """Close what could not be written on; the part file stays for whoever wants to see how far it came."""
-        with contextlib.suppress(OSError):
-            self._file.close()
-
-    def finish(self) -> Recording:
-        """Close, hash and name the file. Blocking: call it off the loop. Raises OSError."""
-        with self._file:
-            self._flush()
-            self._file.seek(0)
-            self._file.write(_header(self._samples))
-        with self._part.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        path = self._folder / f"{sha256}.wav"
-        self._part.replace(path)
-        return Recording(path, sha256, self._samples * 1000 // SAMPLE_RATE)
-
-    def _flush(self) -> None:
-        frames = np.empty((len(self._left), _CHANNELS), "<i2")
-        frames[:, 0] = decode(self._left, self._law)
-        frames[:, 1] = decode(self._right, self._law)
-        self._file.write(frames.tobytes())
-        self._samples += len(self._left)
         self._left.clear()
-        self._right.clear()
+        self._office.send(self, pack(Kind.DISCARD, self.number, b""))
+        self._office.close(self)
+
+    async def finish(self) -> Recording:
+        """The recording, closed and hashed. Raises OSError."""
+        self.flush()
+        if not self._failed:
+            self._office.send(self, pack(Kind.FINISH, self.number, b""))
+        try:
+            async with asyncio.timeout(FINISH_S):
+                return await self.done
+        except TimeoutError as error:
+            raise OSError(f"the recording process does not finish {self._part.name}") from error
+        finally:
+            self._office.close(self)
+
+    def take(self, message: Message) -> None:
+        """An answer of the process."""
+        if message.kind is Kind.FAILED:
+            self.fail(message.body.decode())
+            return
+        if self.unwritten:
+            self.unwritten.popleft()
+        if message.kind is Kind.DONE and not self.done.done():
+            sha256, samples, heard, sent = message.body.decode().split()
+            duration_ms = int(samples) * 1000 // SAMPLE_RATE[self._codec]
+            path = self._part.with_name(f"{sha256}.wav")
+            self.done.set_result(Recording(path, sha256, duration_ms, (int(heard), int(sent))))
+
+    def fail(self, reason: str) -> None:
+        if self._failed:
+            return
+        self._failed = reason
+        self.unwritten.clear()
+        if not self.done.done():
+            self.done.set_exception(OSError(reason))
+            self.done.exception()  # whoever finishes it is told; nobody has to
+        if self.on_failure is not None:
+            self.on_failure(f"the recording failed: {reason}")
 
 
-def _header(samples: int) -> bytes:
-    size = samples * _CHANNELS * _WIDTH
-    octets_per_second = SAMPLE_RATE * _CHANNELS * _WIDTH
-    return _HEADER.pack(
-        b"RIFF", 36 + size, b"WAVE", b"fmt ", 16, 1, _CHANNELS, SAMPLE_RATE, octets_per_second,
-        _CHANNELS * _WIDTH, 8 * _WIDTH, b"data", size,
-    )  # fmt: skip
+class RecordingOffice:
+    """The recordings of one gateway in *folder*, and the process that writes them, started with the first."""
 
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = itertools.count(1)
+        self._recorders: dict[int, Recorder] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._reader = Reader()
+        self._unsent = bytearray()
+        self._writing = False
+        self._restarts = 0
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    def open(self, call_id: str, codec: Codec) -> Recorder:
+        """A new recording. Raises OSError when it cannot be begun."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        part = self._folder / f"{call_id}.part.wav"
+        part.touch(mode=0o600, exist_ok=False)
+        if self._process is None:
+            self.start()
+        recorder = Recorder(self, next(self._numbers), part, codec)
+        self._recorders[recorder.number] = recorder
+        self.send(recorder, recorder.opening)
+        return recorder
+
+    def close(self, recorder: Recorder) -> None:
+        self._recorders.pop(recorder.number, None)
+
+    def start(self) -> None:
+        """Start the process. Raises OSError."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "gateway.telephony.scribe"], stdin=theirs.fileno(), start_new_session=True
+            )
+        ours.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        self._socket, self._reader, self._writing = ours, Reader(), False
+        asyncio.get_running_loop().add_reader(ours, self._readable)
+
+    def stop(self) -> None:
+        """Close the pipe: the process writes what it has and ends."""
+        if self._socket is not None:
+            self._forget_socket()
+        if self._process is not None:
+            try:
+                self._process.wait(FINISH_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def send(self, recorder: Recorder, message: bytes) -> None:
+        recorder.unwritten.append(message)
+        if len(self._unsent) > MOST_UNSENT:
+            recorder.fail("the recording process is too far behind")
+        elif self._unsent:
+            self._unsent += message
+        else:
+            self._transmit(message)
+
+    def _transmit(self, data: bytes | bytearray) -> None:
+        if self._socket is None:
+            return
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return  # the reader notices the end, and starts anew
+        if sent < len(data):
+            self._unsent = bytearray(data[sent:])
+            if not self._writing:
+                self._writing = True
+                asyncio.get_running_loop().add_writer(self._socket, self._writable)
+
+    def _writable(self) -> None:
+        data, self._unsent = self._unsent, bytearray()
+        self._transmit(data)
+        if not self._unsent and self._writing and self._socket is not None:
+            self._writing = False
+            asyncio.get_running_loop().remove_writer(self._socket)
+
+    def _readable(self) -> None:
+        assert self._socket is not None
+        try:
+            data = self._socket.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._revive()
+            return
+        self._restarts = 0
+        for message in self._reader.feed(data):
+            recorder = self._recorders.get(message.number)
+            if recorder is not None:
+                recorder.take(message)
+
+    def _revive(self) -> None:
+        """The process has died: start another, and give it what was not written."""
+        self._forget_socket()
+        code = self._process.wait() if self._process is not None else None
+        self._process = None
+        self._restarts += 1
+        log.error("recorder.died", code=code, recordings=len(self._recorders), restarts=self._restarts)
+        try:
+            if self._restarts > MOST_RESTARTS:
+                raise OSError(f"the recording process died {self._restarts} times in a row, the last time with {code}")
+            self.start()
+        except OSError as error:
+            for recorder in tuple(self._recorders.values()):
+                recorder.fail(str(error))
+            return
+        for recorder in tuple(self._recorders.values()):
+            again = [message for message in recorder.unwritten if message != recorder.opening]
+            recorder.unwritten.clear()
+            for message in (recorder.opening, *again):
+                self.send(recorder, message)
+
+    def _forget_socket(self) -> None:
+        assert self._socket is not None
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._socket)
+        if self._writing:
+            loop.remove_writer(self._socket)
+            self._writing = False
+        self._unsent.clear()
+        self._socket.close()
+        self._socket = None

@@ -10,7 +10,8 @@ from aiosipua.header_codec import parse_address, stringify_address, stringify_ur
 
 from gateway.telephony.auth import DigestServer
 from gateway.telephony.endpoint import Incoming
-from gateway.telephony.message import HostPort, make_response, new_tag
+from gateway.telephony.message import make_response, new_tag
+from gateway.telephony.transport import Hop
 
 DEFAULT_EXPIRES_S = 3600
 SHORTEST_EXPIRES_S = 30
@@ -23,8 +24,13 @@ class Binding:
 
     user: str
     contact: str
-    source: HostPort
+    source: Hop
     expires_at: float
+
+    @property
+    def flow(self) -> Hop | None:
+        """The connection that it keeps open to us, where it has one: the only way to a phone behind a router."""
+        return self.source if self.source.reliable else None
 
 
 class Registrar:
@@ -40,20 +46,35 @@ class Registrar:
         binding = self._bindings.get(user)
         return binding if binding is not None and binding.expires_at > self._now() else None
 
-    def at(self, source: HostPort) -> Binding | None:
+    def at(self, source: Hop) -> Binding | None:
         """The live binding that registered from *source*."""
         return next((b for b in self._bindings.values() if b.source == source and b.expires_at > self._now()), None)
+
+    def who(self, incoming: Incoming) -> str | None:
+        """The phone that sent *incoming*: by its password, or because it registered from that very address."""
+        user = self._digest.check(incoming.request, incoming.source.host)
+        if user is None and (binding := self.at(incoming.source)) is not None:
+            user = binding.user
+        return user
+
+    def challenge(self, incoming: Incoming) -> bool:
+        """Ask for a password with a 401; False where no phone has one, and nobody could answer."""
+        if not self._digest:
+            return False
+        request, source = incoming.request, incoming.source.host
+        response = make_response(request, 401, to_tag=new_tag())
+        for challenge in self._digest.challenges(source, stale=self._digest.stale(request, source)):
+            response.add_header("WWW-Authenticate", challenge)
+        incoming.respond(response)
+        return True
 
     def take(self, incoming: Incoming) -> None:
         """Answer a REGISTER: 401 with a challenge, or the binding made, refreshed or removed."""
         request = incoming.request
-        source = incoming.source[0]
-        user = self._digest.check(request, source)
+        user = self._digest.check(request, incoming.source.host)
         if user is None or user != incoming.ids.to.uri.user:
-            response = make_response(request, 401, to_tag=new_tag())
-            for challenge in self._digest.challenges(source, stale=self._digest.stale(request, source)):
-                response.add_header("WWW-Authenticate", challenge)
-            incoming.respond(response)
+            if not self.challenge(incoming):
+                incoming.reply(403, to_tag=new_tag())
             return
         contacts = request.get_header_values("Contact")
         if contacts:

@@ -1,4 +1,5 @@
-"""The four SIP transactions over UDP (RFC 3261 §17, corrected by RFC 6026) as pure state machines.
+"""The four SIP transactions (RFC 3261 §17, corrected by RFC 6026) as pure state machines. Over a *reliable* transport nothing is
+retransmitted, and nothing is waited for that could only be a retransmission (timers D, I, J and K are zero).
 
 Events go in (``start``, ``receive``, ``respond``, ``fire``), actions come out; no socket, no clock. The endpoint carries the
 actions out: it sends, sets timers by name, and hands messages to the user agent.
@@ -83,15 +84,17 @@ class ServerTransaction(Transaction, Protocol):
 class InviteClient:
     """RFC 3261 §17.1.1 with the Accepted state of RFC 6026 §8.4."""
 
-    def __init__(self, request: SipRequest) -> None:
+    def __init__(self, request: SipRequest, *, reliable: bool = False) -> None:
         self.request = request
+        self._reliable = reliable
         self.state: Literal["calling", "proceeding", "accepted", "completed", "terminated"] = "calling"
         self._interval = T1
 
     def start(self) -> Iterator[Action]:
-        yield Send(self.request)
-        yield Arm("A", self._interval)
+        if not self._reliable:
+            yield Arm("A", self._interval)
         yield Arm("B", GIVE_UP)
+        yield Send(self.request)
 
     def receive(self, response: SipResponse) -> Iterator[Action]:
         status = response.status_code
@@ -106,7 +109,7 @@ class InviteClient:
             else:
                 self.state = "completed"
                 yield Send(make_ack(self.request, response))
-                yield Arm("D", TIMER_D)
+                yield Arm("D", 0.0 if self._reliable else TIMER_D)
             yield Deliver(response)
         elif self.state == "accepted" and 200 <= status < 300:
             yield Deliver(response)
@@ -137,15 +140,17 @@ class InviteClient:
 class NonInviteClient:
     """RFC 3261 §17.1.2."""
 
-    def __init__(self, request: SipRequest) -> None:
+    def __init__(self, request: SipRequest, *, reliable: bool = False) -> None:
         self.request = request
+        self._reliable = reliable
         self.state: Literal["trying", "proceeding", "completed", "terminated"] = "trying"
         self._interval = T1
 
     def start(self) -> Iterator[Action]:
-        yield Send(self.request)
-        yield Arm("E", self._interval)
+        if not self._reliable:
+            yield Arm("E", self._interval)
         yield Arm("F", GIVE_UP)
+        yield Send(self.request)
 
     def receive(self, response: SipResponse) -> Iterator[Action]:
         if self.state not in ("trying", "proceeding"):
@@ -156,7 +161,7 @@ class NonInviteClient:
             self.state = "completed"
             yield Disarm("E")
             yield Disarm("F")
-            yield Arm("K", T4)
+            yield Arm("K", 0.0 if self._reliable else T4)
         yield Deliver(response)
 
     def fire(self, timer: str) -> Iterator[Action]:
@@ -176,8 +181,9 @@ class NonInviteClient:
 class InviteServer:
     """RFC 3261 §17.2.1 with the Accepted state of RFC 6026 §8.5. The user agent retransmits its 2xx itself."""
 
-    def __init__(self, request: SipRequest) -> None:
+    def __init__(self, request: SipRequest, *, reliable: bool = False) -> None:
         self.request = request
+        self._reliable = reliable
         self.state: Literal["proceeding", "accepted", "completed", "confirmed", "terminated"] = "proceeding"
         self._last: SipResponse | None = None
         self._interval = T1
@@ -188,7 +194,7 @@ class InviteServer:
                 self.state = "confirmed"
                 yield Disarm("G")
                 yield Disarm("H")
-                yield Arm("I", T4)
+                yield Arm("I", 0.0 if self._reliable else T4)
         elif self.state in ("proceeding", "completed") and self._last is not None:
             yield Send(self._last)
 
@@ -201,7 +207,8 @@ class InviteServer:
             yield Arm("L", GIVE_UP)
         elif response.status_code >= 300:
             self.state = "completed"
-            yield Arm("G", self._interval)
+            if not self._reliable:
+                yield Arm("G", self._interval)
             yield Arm("H", GIVE_UP)
         yield Send(response)
 
@@ -222,8 +229,9 @@ class InviteServer:
 class NonInviteServer:
     """RFC 3261 §17.2.2."""
 
-    def __init__(self, request: SipRequest) -> None:
+    def __init__(self, request: SipRequest, *, reliable: bool = False) -> None:
         self.request = request
+        self._reliable = reliable
         self.state: Literal["trying", "proceeding", "completed", "terminated"] = "trying"
         self._last: SipResponse | None = None
 
@@ -239,7 +247,7 @@ class NonInviteServer:
             self.state = "proceeding"
         else:
             self.state = "completed"
-            yield Arm("J", GIVE_UP)
+            yield Arm("J", 0.0 if self._reliable else GIVE_UP)
         yield Send(response)
 
     def fire(self, timer: str) -> Iterator[Action]:

@@ -20,9 +20,10 @@ from gateway.telephony.transaction import (
     ServerTransaction,
     TimedOut,
 )
+from gateway.telephony.transport import Hop
 
 US: HostPort = ("192.0.2.1", 5060)
-PEER: HostPort = ("192.0.2.2", 5070)
+PEER = Hop("192.0.2.2", 5070)
 
 OFFER = (
     b"v=0\r\no=- 1 1 IN IP4 192.0.2.2\r\ns=-\r\nc=IN IP4 192.0.2.2\r\nt=0 0\r\nm=audio 4000 RTP/AVP 8 0 101\r\n"
@@ -76,9 +77,9 @@ class Wire:
     """What was sent, when and to whom."""
 
     clock: FakeClock
-    sent: list[tuple[float, SipRequest | SipResponse, HostPort]] = field(default_factory=list)
+    sent: list[tuple[float, SipRequest | SipResponse, Hop]] = field(default_factory=list)
 
-    def send(self, data: bytes, peer: HostPort) -> None:
+    def send(self, data: bytes, peer: Hop, failed: Callable[[], None]) -> None:
         self.sent.append((self.clock.now, SipMessage.parse(data), peer))
 
     @property
@@ -115,8 +116,8 @@ class Bench:
             self.wire.send, self.clock.call_later, on_request or self.requests.append, self.acks.append, lambda _: US
         )
 
-    def take(self, message: bytes | SipMessage, source: HostPort = PEER) -> None:
-        self.endpoint.datagram(bytes(message), source)
+    def take(self, message: bytes | SipMessage, source: Hop = PEER) -> None:
+        self.endpoint.receive(bytes(message), source)
 
     def send(self, message: SipRequest) -> SipRequest:
         """*message* in a client transaction; the statuses that come are kept in ``responses``."""

@@ -1,0 +1,60 @@
+"""SIP over a stream (RFC 3261 §18.3): octets in, whole messages out, by Content-Length. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from gateway.telephony.errors import BadMessage
+from gateway.telephony.message import MAXIMUM_OCTETS
+
+PING, PONG = b"\r\n\r\n", b"\r\n"
+"""Keep-alive of a connection and its answer (RFC 5626 §3.5.1)."""
+
+_LENGTH = re.compile(rb"(?:^|\n)(?:content-length|l)[ \t]*:[ \t]*([0-9]{1,10})[ \t]*\r?(?=\n)", re.IGNORECASE)
+
+
+class Framer:
+    """Cuts one connection's stream into messages. A keep-alive comes out as ``PING``."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    @property
+    def waiting(self) -> int:
+        """Octets of a message that is not whole yet."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The messages that *data* completes. Raises BadMessage when the stream cannot be cut any more: close it."""
+        self._buffer += data
+        while self._buffer:
+            if self._buffer.startswith(PING):
+                del self._buffer[: len(PING)]
+                yield PING
+            elif self._buffer.startswith(PONG):
+                if self._buffer == PONG:  # the first half of a ping, or the answer to ours
+                    return
+                del self._buffer[: len(PONG)]
+            elif (message := self._message()) is not None:
+                yield message
+            else:
+                return
+
+    def _message(self) -> bytes | None:
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            if len(self._buffer) > MAXIMUM_OCTETS:
+                raise BadMessage(f"SIP headers of over {MAXIMUM_OCTETS} octets on a stream")
+            return None
+        found = _LENGTH.search(self._buffer, 0, end + 2)
+        if found is None:
+            raise BadMessage("SIP message on a stream has no Content-Length (RFC 3261 §18.3)")
+        total = end + 4 + int(found[1])
+        if total > MAXIMUM_OCTETS:
+            raise BadMessage(f"SIP message of {total} octets on a stream, at most {MAXIMUM_OCTETS} are read")
+        if len(self._buffer) < total:
+            return None
+        message = bytes(self._buffer[:total])
+        del self._buffer[:total]
+        return message

@@ -1,0 +1,389 @@
+"""One call's media: sends without pause, plays received audio out, records both, and reports on both (RFC 3550)."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from secrets import randbits
+
+from gateway.audio.codec import CLOCK_RATE, FRAME, silence
+from gateway.telephony.crypto import Crypto, Protection
+from gateway.telephony.errors import BadMessage
+from gateway.telephony.message import HostPort
+from gateway.telephony.playout import Playout
+from gateway.telephony.ports import PortPair
+from gateway.telephony.reception import Reception
+from gateway.telephony.recorder import Recorder
+from gateway.telephony.report import MediaReport
+from gateway.telephony.reporting import Reporting
+from gateway.telephony.rtcp import is_rtcp
+from gateway.telephony.rtp import DTMF_KEYS, HEADER, TelephoneEvent, event_payload, parse_event, parse_rtp
+from gateway.telephony.sdp import UNSPECIFIED, MediaTerms
+
+Frames = Sequence[bytes]
+Tap = Callable[[bytes, bytes], None]
+"""Is given each 20 ms frame of the caller and of what was sent to him, octets of the codec, as they go into the recording."""
+
+DTMF_FRAMES = 5
+DTMF_GAP_FRAMES = 3
+DTMF_ENDS = 3
+"""The end of a key is sent three times (RFC 4733 §2.5.1.4)."""
+
+CHECK_FRAMES = 50
+_RECEIVE_OCTETS = 2048
+_ANCILLARY_OCTETS = 64
+_TAIL = struct.Struct("!HII")
+_TIMESPEC = struct.Struct("@qq")
+_TICKS_MS = 20
+
+
+@dataclass(slots=True)
+class Playing:
+    """A prompt on its way: *cursor* frames of *frames* are sent. *done* is set with their number when it stops."""
+
+    frames: Frames
+    done: asyncio.Future[int]
+    cursor: int = 0
+
+
+@dataclass(slots=True)
+class Counters:
+    """*foreign*: from an address that is not the far end's. *keys*: DTMF keys heard."""
+
+    sent: int = 0
+    unsent: int = 0
+    received: int = 0
+    malformed: int = 0
+    foreign: int = 0
+    keys: int = 0
+
+
+class MediaStream:
+    """One call's RTP. *timeout_s* without a packet ends the call, when the far end is meant to send; 0 never does."""
+
+    __slots__ = (
+        "_checked", "_keys", "_last_event", "_latched", "_marker", "_playing", "_playout", "_protection", "_random",
+        "_sequence", "_silence", "_source", "_ssrc", "_timeout_frames", "_timestamp", "_wall", "counters",
+        "first_packet_frame", "frames_in", "last_packet_frame", "on_failure", "on_key", "ports", "reception", "recorder",
+        "reporting", "tap", "terms",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        ports: PortPair,
+        terms: MediaTerms,
+        recorder: Recorder | None,
+        *,
+        wall: Callable[[], float],
+        protection: Protection | None = None,
+        timeout_s: float = 0.0,
+    ) -> None:
+        self.terms = terms
+        self.recorder = recorder
+        self.ports = ports
+        self.counters = Counters()
+        self.tap: Tap | None = None
+        self.on_key: Callable[[str], None] | None = None
+        self.on_failure: Callable[[str], None] | None = None
+        self.reception: Reception | None = None
+        self._random = Random(randbits(32))  # noqa: S311 - spreads reports, guards nothing
+        self.reporting = Reporting(wall(), self._random)
+        self._wall = wall
+        self._protection = protection
+        self._silence = silence(terms.codec)
+        self._playout = Playout(terms.codec)
+        self._playing: Playing | None = None
+        self._keys: deque[tuple[str, int]] = deque()
+        self._sequence, self._timestamp, self._ssrc = randbits(16), randbits(32), randbits(32)
+        self._marker = True
+        self._source: HostPort | None = None
+        self._latched = False
+        self._last_event = -1
+        self._timeout_frames = int(timeout_s * 1000 / _TICKS_MS)
+        self._checked = 0
+        self.frames_in = 0
+        self.first_packet_frame: int | None = None
+        self.last_packet_frame = 0
+
+    @property
+    def position_ms(self) -> int:
+        """Milliseconds since the media began: the time line of the recording."""
+        return self.frames_in * _TICKS_MS
+
+    @property
+    def behind_ms(self) -> int:
+        """How much later the caller is heard here than he spoke: what waits in the play-out buffer."""
+        return len(self._playout) * 1000 // CLOCK_RATE
+
+    @property
+    def own_crypto(self) -> Crypto | None:
+        """The key that protects what we send."""
+        return self._protection.ours if self._protection is not None else None
+
+    def renegotiate(self, terms: MediaTerms) -> None:
+        """Go on under *terms*; where they move the far end, its address is to be learnt anew."""
+        if terms.remote != self.terms.remote:
+            self._source, self._latched = None, False
+        if self._protection is not None and terms.crypto is not None and terms.crypto != self._protection.theirs:
+            self._protection = Protection(self._protection.ours, terms.crypto)
+        if self.terms.silent or self.terms.on_hold:
+            self.last_packet_frame = self.frames_in
+        self.reporting.hears_again()
+        self.terms = terms
+
+    def play(self, frames: Frames) -> asyncio.Future[int]:
+        """Play *frames*, instead of what plays now. The future gives the number of frames sent."""
+        self.stop_playing()
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        if frames:
+            self._playing = Playing(frames, done)
+        else:
+            done.set_result(0)
+        return done
+
+    def stop_playing(self) -> None:
+        playing, self._playing = self._playing, None
+        if playing is not None and not playing.done.done():
+            playing.done.set_result(playing.cursor)
+
+    def send_keys(self, keys: str) -> None:
+        """Send *keys* as RFC 4733 events, 100 ms each; they replace audio while they last. Raises ValueError for no key."""
+        if self.terms.event_type is None:
+            raise BadMessage("the far end takes no telephone-events")
+        if not set(keys) <= set(DTMF_KEYS):
+            raise ValueError(f"{keys!r} are not all DTMF keys ({DTMF_KEYS})")
+        for key in keys:
+            self._keys += [(key, step) for step in range(1, DTMF_FRAMES + DTMF_ENDS)]
+            self._keys += [("", 0)] * DTMF_GAP_FRAMES
+
+    def take_key(self, key: str) -> None:
+        """The far end pressed *key*, whichever way it says so."""
+        self.counters.keys += 1
+        if self.on_key is not None:
+            self.on_key(key)
+
+    def receive(self) -> None:
+        """Read one packet: the engine asks again while there are more, a bounded number of times a tick."""
+        try:
+            data, ancillary, _, source = self.ports.rtp.recvmsg(_RECEIVE_OCTETS, _ANCILLARY_OCTETS)
+        except OSError:
+            return
+        if source != self._source and not self._from_peer(source[:2]):
+            self.counters.foreign += 1
+            return
+        try:
+            if self._protection is not None and not is_rtcp(data):
+                data = self._protection.unprotect(data)
+            if ancillary:
+                seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2][:16])
+                arrived = seconds * 1_000_000_000 + nanoseconds
+            else:
+                arrived = int(self._wall() * 1e9)
+            terms = self.terms
+            if len(data) > 12 and data[0] == 0x80 and data[1] & 0x7F == terms.payload_type:  # nearly all are like this
+                sequence, timestamp, ssrc = _TAIL.unpack_from(data, 2)
+                self._take_audio(sequence, timestamp, ssrc, data[12:], arrived)
+            elif terms.mux and is_rtcp(data):
+                self._take_report(data)
+            else:
+                self._take_other(data, arrived)
+        except BadMessage:
+            self.counters.malformed += 1
+
+    def receive_report(self) -> None:
+        """Read one packet of RTCP."""
+        try:
+            data, source = self.ports.rtcp.recvfrom(_RECEIVE_OCTETS)
+        except OSError:
+            return
+        known = self._source or self.terms.remote
+        if source[0] not in (known[0], (self.terms.rtcp or known)[0]):
+            self.counters.foreign += 1
+            return
+        try:
+            self._take_report(data)
+        except BadMessage:
+            self.reporting.malformed += 1
+
+    def tick(self) -> None:
+        """One frame each way."""
+        incoming = self._playout.take()
+        outgoing = self._send_key() if self._keys else self._send_audio()
+        self.frames_in += 1
+        if self.recorder is not None:
+            self.recorder.write(incoming, outgoing)
+        if self.tap is not None:
+            self.tap(incoming, outgoing)
+        if self.frames_in >= self._checked:
+            self._checked = self.frames_in + CHECK_FRAMES
+            self._check()
+
+    def recording_failed(self, reason: str) -> None:
+        """A call that cannot be recorded must not go on (rule R8); the other calls must."""
+        self.recorder = None
+        self._fail(reason)
+
+    def leave(self) -> None:
+        """Say goodbye to the far end's RTCP (RFC 3550 §6.6)."""
+        self._send_report(self.reporting.goodbye_packet(self._ssrc))
+
+    def report(self, local: HostPort) -> MediaReport:
+        """What is known of this media so far; we are at *local*."""
+        terms, counters, reception, far = self.terms, self.counters, self.reception, self.reporting.far
+        rtt = self.reporting.rtt_s
+        return MediaReport(
+            codec=terms.codec, direction=terms.direction, srtp=self._protection is not None,
+            local=local, remote=terms.remote,
+            latched=self._source if self._source is not None and self._source != terms.remote else None,
+            sent_packets=counters.sent, sent_octets=counters.sent * FRAME, unsent_packets=counters.unsent,
+            received_packets=counters.received, received_octets=counters.received * FRAME,
+            lost=max(0, reception.lost) if reception else 0,
+            lost_fraction=max(0, reception.lost) / max(1, reception.expected) if reception else 0.0,
+            late=self._playout.late, duplicates=reception.duplicates if reception else 0,
+            reordered=reception.reordered if reception else 0, malformed=counters.malformed, foreign=counters.foreign,
+            concealed_ms=self._playout.concealed_octets * 1000 // CLOCK_RATE,
+            jitter_ms=reception.jitter_ms if reception else 0.0,
+            jitter_max_ms=reception.most_jitter_ms if reception else 0.0,
+            rtt_ms=rtt * 1000 if rtt is not None else None, far_reports=self.reporting.reports,
+            far_lost_fraction=far.fraction / 256 if far else None, far_lost=far.lost if far else None,
+            far_jitter_ms=far.jitter * 1000 / CLOCK_RATE if far else None, keys=counters.keys,
+            first_packet_ms=None if self.first_packet_frame is None else self.first_packet_frame * _TICKS_MS,
+            last_packet_ms=self.last_packet_frame * _TICKS_MS if reception else None,
+            longest_gap_ms=int(reception.longest_gap_ms) if reception else 0, duration_ms=self.position_ms,
+        )  # fmt: skip
+
+    def _take_audio(self, sequence: int, timestamp: int, ssrc: int, payload: bytes, arrived_ns: int) -> None:
+        self.counters.received += 1
+        reception = self.reception
+        if reception is None or reception.ssrc != ssrc:
+            reception = self.reception = Reception(ssrc, sequence)
+            if self.first_packet_frame is None:
+                self.first_packet_frame = self.frames_in
+        reception.take(sequence, timestamp, arrived_ns)
+        self.last_packet_frame = self.frames_in
+        self._playout.put(timestamp, payload)
+
+    def _take_other(self, data: bytes, arrived_ns: int) -> None:
+        """What is not the plain audio packet: extensions, padding, keys, comfort noise. Raises BadMessage."""
+        packet = parse_rtp(data)
+        kind, terms = packet.payload_type, self.terms
+        if kind == terms.payload_type:
+            self._take_audio(packet.sequence, packet.timestamp, packet.ssrc, packet.payload, arrived_ns)
+            return
+        if kind not in (terms.event_type, terms.comfort_type):
+            return
+        self.last_packet_frame = self.frames_in
+        if self.reception is not None and self.reception.ssrc == packet.ssrc:
+            self.reception.take(packet.sequence, packet.timestamp, arrived_ns)
+        if kind == terms.event_type:
+            self._take_event(packet.timestamp, parse_event(packet.payload))
+        elif packet.payload:
+            self._playout.comfort(packet.payload[0] & 0x7F)
+
+    def _take_report(self, data: bytes) -> None:
+        if self._protection is not None:
+            data = self._protection.unprotect_rtcp(data)
+        self.reporting.take(data, self._wall(), self._ssrc)
+
+    def _check(self) -> None:
+        """Once a second: reports, and whether both sides still hear each other."""
+        now, terms = self._wall(), self.terms
+        if self.reporting.due(now):
+            counters = self.counters
+            self._send_report(
+                self.reporting.make(
+                    now, self._ssrc, self._timestamp, counters.sent, counters.sent * FRAME, self.reception
+                )
+            )
+        if terms.on_hold or terms.silent or not self._timeout_frames:
+            self.last_packet_frame = max(self.last_packet_frame, self.frames_in - self._timeout_frames // 2)
+            self.reporting.hears_again()
+        elif self.frames_in - self.last_packet_frame > self._timeout_frames:
+            never = "no audio ever came" if self.first_packet_frame is None else "no more audio came"
+            self._fail(f"{never} from the far end for {self._timeout_frames * _TICKS_MS // 1000} s")
+        elif self.reporting.deaf(now):
+            self._fail("the far end reports that it hears nothing of us")
+
+    def _fail(self, reason: str) -> None:
+        self._timeout_frames = 0
+        if self.on_failure is not None:
+            self.on_failure(reason)
+
+    def _send_report(self, packet: bytes) -> None:
+        address = self._source or self.terms.remote
+        if address[0] in UNSPECIFIED:
+            return
+        if self._protection is not None:
+            packet = self._protection.protect_rtcp(packet)
+        try:
+            if self.terms.mux:
+                self.ports.rtp.sendto(packet, address)
+            else:
+                self.ports.rtcp.sendto(packet, self.terms.rtcp or (address[0], address[1] + 1))
+        except OSError:
+            self.counters.unsent += 1
+
+    def _send_audio(self) -> bytes:
+        """Send the next frame of what plays, else silence. A frame that did not leave was not played: it is tried again."""
+        playing = self._playing if not self.terms.on_hold else None
+        payload = playing.frames[playing.cursor] if playing is not None else self._silence
+        sent = self._send(self.terms.payload_type, payload, self._timestamp, self._marker)
+        self._marker = False
+        self._timestamp = (self._timestamp + FRAME) & 0xFFFFFFFF
+        if not sent:
+            return self._silence
+        if playing is not None:
+            playing.cursor += 1
+            if playing.cursor == len(playing.frames):
+                self.stop_playing()
+        return payload
+
+    def _send_key(self) -> bytes:
+        key, step = self._keys.popleft()
+        if key and self.terms.event_type is not None:
+            start = (self._timestamp - (step - 1) * FRAME) & 0xFFFFFFFF
+            duration, end = min(step, DTMF_FRAMES) * FRAME, step >= DTMF_FRAMES
+            self._send(self.terms.event_type, event_payload(key, end, duration), start, step == 1)
+        else:
+            self._send(self.terms.payload_type, self._silence, self._timestamp, False)
+        self._timestamp = (self._timestamp + FRAME) & 0xFFFFFFFF
+        return self._silence
+
+    def _send(self, payload_type: int, payload: bytes, timestamp: int, marker: bool) -> bool:
+        """Whether the packet left."""
+        self._sequence = (self._sequence + 1) & 0xFFFF
+        second = payload_type | 0x80 if marker else payload_type
+        packet = HEADER.pack(0x80, second, self._sequence, timestamp, self._ssrc) + payload
+        target = self._source or self.terms.remote
+        if target[0] in UNSPECIFIED:
+            return False
+        if self._protection is not None:
+            packet = self._protection.protect(packet)
+        try:
+            self.ports.rtp.sendto(packet, target)
+        except OSError:
+            self.counters.unsent += 1
+            return False
+        self.counters.sent += 1
+        return True
+
+    def _from_peer(self, source: HostPort) -> bool:
+        """Only the signalled address is heard; behind NAT the first other source, once, while the signalled one is silent."""
+        if source == self._source:
+            return True
+        if source == self.terms.remote:
+            self._source, self._latched = source, True
+            return True
+        if self._latched:
+            return False
+        self._source, self._latched = source, True
+        return True
+
+    def _take_event(self, timestamp: int, event: TelephoneEvent) -> None:
+        if event.end and timestamp != self._last_event:
+            self._last_event = timestamp
+            self.take_key(event.key)

@@ -1,0 +1,284 @@
+"""SIP's transports (RFC 3261 §18): UDP and TCP on one address, TLS on another; connections are used again (RFC 5923).
+
+Thin: octets come in with the hop that they came from and go out to a hop; what they mean is the endpoint's affair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import structlog
+
+from gateway.telephony.errors import BadMessage, TransportFailed
+from gateway.telephony.framing import PING, PONG, Framer
+from gateway.telephony.message import HostPort
+
+log = structlog.get_logger(__name__)
+Protocol = Literal["udp", "tcp", "tls"]
+MOST_CONNECTIONS = 2_000
+MOST_UNSENT = 1_000_000
+CONNECT_S = 5.0
+PARTIAL_S = 30.0
+"""How long a message may take to come whole."""
+
+
+class Hop(NamedTuple):
+    """Where SIP goes next, or came from. *name* is the domain that a TLS certificate has to prove (RFC 5922)."""
+
+    host: str
+    port: int
+    transport: Protocol = "udp"
+    name: str = ""
+
+    @property
+    def reliable(self) -> bool:
+        return self.transport != "udp"
+
+    @property
+    def address(self) -> HostPort:
+        return self.host, self.port
+
+
+@dataclass(frozen=True, slots=True)
+class TlsTerms:
+    """PEM files. *ca* holds whom we believe, empty for the system's; with *verify_clients* it is asked of callers too."""
+
+    bind: HostPort
+    certificate: Path
+    key: Path
+    ca: Path | None = None
+    verify_clients: bool = False
+
+
+Take = Callable[[bytes, Hop], None]
+
+
+class Transports:
+    """All sockets of one user agent. Whatever a peer sends reaches *take* with its hop; *take* never raises."""
+
+    def __init__(self, take: Take, bind: HostPort, tls: TlsTerms | None = None) -> None:
+        self._take = take
+        self._bind = bind
+        self._tls = tls
+        self._udp: asyncio.DatagramTransport | None = None
+        self._servers: list[asyncio.Server] = []
+        self._connections: dict[tuple[str, int, Protocol], _Connection] = {}
+        self._dialling: dict[Hop, list[tuple[bytes, Callable[[], None]]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._client_tls: ssl.SSLContext | None = None
+        self._mapped = bind[0] == "::"
+        self.refused = 0
+
+    def __len__(self) -> int:
+        """Open connections."""
+        return len(self._connections)
+
+    @property
+    def port(self) -> int:
+        """The port of UDP and TCP."""
+        assert self._udp is not None, "start() first"
+        return int(self._udp.get_extra_info("sockname")[1])
+
+    @property
+    def tls_port(self) -> int | None:
+        return int(self._servers[1].sockets[0].getsockname()[1]) if len(self._servers) > 1 else None
+
+    async def start(self) -> None:
+        """Bind. Raises TransportFailed naming the address or the file."""
+        loop = asyncio.get_running_loop()
+        host, port = self._bind
+        try:
+            self._udp, _ = await loop.create_datagram_endpoint(
+                lambda: _Datagrams(self._datagram), local_addr=self._bind
+            )
+        except OSError as error:
+            raise TransportFailed(f"udp {host}:{port}: {error.strerror or error}") from error
+        await self._listen("tcp", (host, self.port), None)
+        if self._tls is not None:
+            await self._listen("tls", self._tls.bind, self._server_context(self._tls))
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for server in self._servers:
+            server.close()
+        for connection in tuple(self._connections.values()):
+            connection.close()
+        if self._udp is not None:
+            self._udp.close()
+
+    def send(self, data: bytes, hop: Hop, failed: Callable[[], None]) -> None:
+        """Send *data* to *hop*, over the connection that there is or a new one; *failed* is called where that cannot be."""
+        if hop.transport == "udp":
+            if self._udp is not None and not self._udp.is_closing():
+                self._udp.sendto(data, self._outward(hop))
+            return
+        connection = self._connections.get(_key(hop))
+        if connection is not None:
+            connection.send(data, failed)
+        elif hop in self._dialling:
+            self._dialling[hop].append((data, failed))
+        else:
+            self._dialling[hop] = [(data, failed)]
+            task = asyncio.get_running_loop().create_task(self._dial(hop))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def alias(self, source: Hop, port: int) -> None:
+        """Use the connection from *source* for requests to its *port* too (RFC 5923 §5), where its certificate was proven."""
+        connection = self._connections.get(_key(source))
+        if connection is not None and connection.proven:
+            self._connections.setdefault((source.host, port, source.transport), connection)
+
+    def connected(self, hop: Hop) -> bool:
+        return hop.transport == "udp" or _key(hop) in self._connections
+
+    async def _listen(self, transport: Protocol, address: HostPort, context: ssl.SSLContext | None) -> None:
+        def made() -> _Connection:
+            return _Connection(self, transport, outbound=False)
+
+        try:
+            server = await asyncio.get_running_loop().create_server(made, address[0], address[1], ssl=context)
+        except OSError as error:
+            raise TransportFailed(f"{transport} {address[0]}:{address[1]}: {error.strerror or error}") from error
+        self._servers.append(server)
+
+    async def _dial(self, hop: Hop) -> None:
+        context = self._client_context() if hop.transport == "tls" else None
+        connection = None
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: _Connection(self, hop.transport, outbound=True, hop=hop), hop.host, hop.port,
+                    ssl=context, server_hostname=(hop.name or hop.host) if context else None,
+                )  # fmt: skip
+        except (OSError, TimeoutError, ssl.SSLError) as error:
+            log.warning("sip.unconnected", transport=hop.transport, host=hop.host, port=hop.port, error=str(error))
+        for data, failed in self._dialling.pop(hop, ()):
+            if connection is None:
+                failed()
+            else:
+                connection.send(data, failed)
+
+    def _datagram(self, data: bytes, source: tuple[str | Any, int]) -> None:
+        host = source[0].removeprefix("::ffff:") if self._mapped else source[0]
+        self._take(data, Hop(host, source[1]))
+
+    def _outward(self, hop: Hop) -> HostPort:
+        return (f"::ffff:{hop.host}", hop.port) if self._mapped and ":" not in hop.host else hop.address
+
+    def opened(self, connection: _Connection, hop: Hop) -> None:
+        self._connections[_key(hop)] = connection
+
+    def closed(self, connection: _Connection) -> None:
+        for key in [key for key, known in self._connections.items() if known is connection]:
+            del self._connections[key]
+
+    def received(self, data: bytes, hop: Hop) -> None:
+        self._take(data, hop)
+
+    def _client_context(self) -> ssl.SSLContext:
+        if self._client_tls is None:
+            ca = self._tls.ca if self._tls else None
+            self._client_tls = ssl.create_default_context(cafile=str(ca) if ca else None)
+            if self._tls is not None:
+                self._client_tls.load_cert_chain(self._tls.certificate, self._tls.key)
+        return self._client_tls
+
+    @staticmethod
+    def _server_context(tls: TlsTerms) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tls.ca) if tls.ca else None)
+        try:
+            context.load_cert_chain(tls.certificate, tls.key)
+        except (OSError, ssl.SSLError) as error:
+            raise TransportFailed(
+                f"sip.tls_certificate {tls.certificate} with sip.tls_key {tls.key}: {error}"
+            ) from error
+        if tls.ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED if tls.verify_clients else ssl.CERT_OPTIONAL
+        return context
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, take: Callable[[bytes, tuple[str | Any, int]], None]) -> None:
+        self.datagram_received = take  # type: ignore[assignment]
+
+    def error_received(self, exc: Exception) -> None:
+        log.debug("sip.socket_error", error=str(exc))
+
+
+class _Connection(asyncio.Protocol):
+    """One stream, of either side's making."""
+
+    def __init__(self, owner: Transports, transport: Protocol, *, outbound: bool, hop: Hop | None = None) -> None:
+        self._owner = owner
+        self._protocol = transport
+        self._outbound = outbound
+        self._hop = hop
+        self._framer = Framer()
+        self._transport: asyncio.Transport | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self.proven = False
+        """Whether the far end showed a certificate that we believe."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        peer = transport.get_extra_info("peername")
+        if peer is None or (not self._outbound and len(self._owner) >= MOST_CONNECTIONS):
+            self._owner.refused += 1
+            transport.abort()
+            return
+        self.proven = bool(transport.get_extra_info("peercert"))
+        if self._hop is None:
+            self._hop = Hop(
+                str(ipaddress.ip_address(peer[0]).compressed).removeprefix("::ffff:"), peer[1], self._protocol
+            )
+        self._owner.opened(self, self._hop)
+
+    def data_received(self, data: bytes) -> None:
+        assert self._hop is not None
+        try:
+            for message in self._framer.feed(data):
+                if message is PING:
+                    self.send(PONG, lambda: None)
+                else:
+                    self._owner.received(message, self._hop)
+        except BadMessage as error:
+            log.info("sip.stream_cut", source=self._hop.host, error=str(error))
+            self.close()
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if self._framer.waiting:
+            self._deadline = asyncio.get_running_loop().call_later(PARTIAL_S, self.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._owner.closed(self)
+
+    def send(self, data: bytes, failed: Callable[[], None]) -> None:
+        """A far end that does not read is given up."""
+        if self._transport is None or self._transport.is_closing():
+            failed()
+        elif self._transport.get_write_buffer_size() > MOST_UNSENT:
+            self._transport.abort()
+            failed()
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+def _key(hop: Hop) -> tuple[str, int, Protocol]:
+    return hop.host, hop.port, hop.transport
