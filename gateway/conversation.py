@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import structlog
 
+from gateway.audio.codec import FRAME
 from gateway.consent import events as ev
 from gateway.consent.record import Record
 from gateway.consent.testimony import Grammar, Testimony
@@ -22,13 +23,13 @@ from gateway.dialplan.model import Dialplan
 from gateway.ears import Tap, Watch
 from gateway.engine import Engine
 from gateway.language.pack import WATCH, LanguagePack
+from gateway.machines import MachineHeard, MachineWatch
 from gateway.speech.errors import DecoderLost
 from gateway.speech.listener import Hearing, Listener, Session
 from gateway.speech.prompts import Prompt
 from gateway.telephony.call import Call
 from gateway.telephony.errors import CallOver
 from gateway.telephony.media import Frames
-from gateway.telephony.playout import FRAME
 
 log = structlog.get_logger(__name__)
 MOST_CALL_S = 900.0
@@ -75,11 +76,13 @@ class Conversation:
         self._step = plan.start
         self._captures: dict[str, ev.Capture] = {}
         self._asides: asyncio.Queue[ev.UtteranceHeard] = asyncio.Queue()
-        self._watch = Watch(call.stream, listener, WATCH, self._on_aside)
+        self._machines = MachineWatch(call, plan, pack, self._note)
+        self._watch = Watch(call.stream, listener, WATCH, self._on_aside, self._machines.take)
+        self._machine = ""
 
     async def run(self) -> ev.CallEnded:
         """The whole call. Returns how it ended; the caller of this appends that, when the recording is finished."""
-        actions = script.run(self._plan)
+        actions = script.run(self._plan, outbound=self._call.direction == "outbound")
         action = next(actions)
         outcome: ev.CallOutcome = "failed"
         reason = ""
@@ -87,7 +90,7 @@ class Conversation:
             async with asyncio.timeout(MOST_CALL_S):
                 while not isinstance(action, script.End):
                     self._step = action.step
-                    action = actions.send(await self._do(action))
+                    action = actions.send(await self._do_unless_machine(action))
             outcome, reason = action.outcome, action.reason
             if outcome != "transferred":
                 self._call.hangup(f"the script ended: {outcome}")
@@ -101,9 +104,15 @@ class Conversation:
             await self.say_goodbye("the gateway failed")
         finally:
             self._watch.off()
+            self._machines.person()
         await self._write_asides()
+        machine = self._plan.machine if self._machine else None
         return ev.CallEnded(
-            call_id=self._call.call_id, outcome=outcome, reason=reason, duration_ms=self._call.stream.position_ms
+            call_id=self._call.call_id,
+            outcome="machine" if self._machine else outcome,
+            reason=reason if outcome == "machine" or not self._machine else f"{self._machine}; {outcome} {reason}",
+            duration_ms=self._call.stream.position_ms,
+            next_call=machine and ev.NextCall(wanted=machine.retry, after_s=machine.retry_after_s),
         )
 
     async def say_goodbye(self, reason: str) -> None:
@@ -118,10 +127,24 @@ class Conversation:
             return
         self._call.hangup(reason)
 
+    async def _do_unless_machine(self, action: script.Action) -> script.Result:
+        """What came of *action*, or that a machine was heard in the middle of it."""
+        try:
+            return await self._do(action)
+        except MachineHeard as heard:
+            self._watch.off()
+            self._machine = str(heard)
+            return script.MachineFound(self._machine)
+
     async def _do(self, action: script.Action) -> script.Result:
         if self._stopping and not isinstance(action, script.Deny):  # a no that was heard is written down all the same
             raise CallOver((await self._call.ended).reason)
         match action:
+            case script.Detect():
+                await self._machines.detect()
+                return script.Done()
+            case script.AwaitBeep():
+                return script.Done(ok=await self._machines.takes_message())
             case script.Play():
                 return await self._play(action)
             case script.Question():
@@ -143,6 +166,9 @@ class Conversation:
             case script.End():
                 raise AssertionError("the end of a script is not something to do")
 
+    async def _note(self, event: ev.Event) -> None:
+        await self._engine.append(self._order_id, event)
+
     async def _play(self, action: script.Play) -> script.Played:
         """Play the prompts of *action*; an objection that is heard beside them stops them. Who is speaking when they end may
         finish.
@@ -151,12 +177,16 @@ class Conversation:
         if action.watch:
             self._watch.on()
         for name in action.prompts:
-            if action.watch and self._watch.objection is not None:
+            if action.watch and (self._watch.objection is not None or self._machines.machine_heard):
                 whole = False
                 break
             whole = await self._play_prompt(action.step, name, action.disclosure) and whole
         objection = await self._watch.settled(SETTLE_S) if action.watch else None
         await self._write_asides()
+        if objection is not None:
+            self._machines.person()
+        if action.watch:
+            await self._machines.unless_machine()
         return script.Played(whole and objection is None, objection)
 
     def _on_aside(self, hearing: Hearing, opened_ms: int) -> Judgement:
@@ -208,6 +238,8 @@ class Conversation:
         )
         await self._write_asides()
         await self._engine.append(self._order_id, utterance)
+        if judgement.verdict not in ("unclear", "noinput", "repeat"):
+            self._machines.person()
         if judgement.verdict == "affirm" and action.binding:
             self._captures[action.ask.purpose] = ev.Capture(
                 step=action.step, purpose=action.ask.purpose,
@@ -264,9 +296,9 @@ class Conversation:
 
         session = self._listener.open(
             ask.grammar, mode="bargein" if ask.bargein else "ask", timeout_s=ask.timeout_s,
-            second_pass=action.binding, on_started=cut_in, on_aside=on_aside,
+            codec=call.stream.terms.codec, second_pass=action.binding, on_started=cut_in, on_aside=on_aside,
         )  # fmt: skip
-        tap = Tap(call.stream, session)
+        tap = Tap(call.stream, session, also=self._machines.take)
         call.stream.on_key = on_key
         try:
             with contextlib.suppress(CallOver):  # hung up in the middle of the question: the last words count
@@ -274,7 +306,10 @@ class Conversation:
                 for name in before:
                     await self._play_prompt(action.step, name)
                 await self._play_prompt(action.step, last, session=session)
-            await asyncio.wait(_waits(session.final, keys, objected, call.ended), return_when=asyncio.FIRST_COMPLETED)
+            waits = _waits(session.final, keys, objected, call.ended)
+            await asyncio.wait(waits | self._machines.waits, return_when=asyncio.FIRST_COMPLETED)
+            if not objected.done() and not _said_no(session, grammar):
+                await self._machines.unless_machine()
             if call.ended.done() and not objected.done() and not await self._parting_no(session, grammar):
                 raise CallOver(call.ended.result().reason)
             if objected.done():
@@ -293,9 +328,14 @@ class Conversation:
     async def _parting_no(self, session: Session, grammar: Grammar) -> bool:
         """Whether the last words before the caller hung up were a no or a stop word: they count, the hang-up comes after."""
         await asyncio.wait({session.final}, timeout=PARTING_S)
-        if not session.final.done() or session.final.exception() is not None:
-            return False
-        return judge(session.final.result().testimony, grammar, binding=True).verdict in ("deny", "stop")
+        return _said_no(session, grammar)
+
+
+def _said_no(session: Session, grammar: Grammar) -> bool:
+    """Whether the answer has been heard, and was a no or a stop word."""
+    if not session.final.done() or session.final.exception() is not None:
+        return False
+    return judge(session.final.result().testimony, grammar, binding=True).verdict in ("deny", "stop")
 
 
 def new_call_id() -> str:
