@@ -190,6 +190,11 @@ def canonical_address(text: str) -> str:
     return f'"{name}" <{uri}>{params}' if name and not set(name) & set("<>") else f"<{uri}>{params}"
 
 
+def address_uri(text: str) -> str:
+    """The URI in the address *text*, octet for octet: what goes back to its sender must be what he wrote (RFC 3261 §12.1)."""
+    return _address_parts(text)[1]
+
+
 def rescued_address(text: str) -> str:
     """What can be told of an address that may not parse, its URI and tag, so that an error can be answered."""
     try:

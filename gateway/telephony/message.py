@@ -196,13 +196,16 @@ def _check_request(request: SipRequest) -> None:
         raise BadMessage(f"SIP Request-URI has the scheme {uri.scheme[:20]!r}", 416)
     if uri.headers:
         raise BadMessage("SIP Request-URI has headers")
-    contacts = [value for value in request.headers.get("Contact") if value != "*"]
-    if request.method == "INVITE" and len(contacts) > 1:
-        raise BadMessage(f"SIP INVITE has {len(contacts)} Contact, not one")
+    contacts = request.headers.get("Contact")
+    if request.method == "REGISTER" and contacts == ["*"]:
+        return
+    refreshes = request.method in ("INVITE", "UPDATE")
+    if refreshes and len(contacts) > 1:
+        raise BadMessage(f"SIP {request.method} has {len(contacts)} Contact, not one")
     for name, values in (("Contact", contacts), ("Record-Route", request.headers.get("Record-Route"))):
         addresses = [read_address(value) for value in values]
-        if request.method == "INVITE" and any(address.uri.scheme not in ("sip", "sips") for address in addresses):
-            raise BadMessage(f"SIP INVITE has a {name} that is no SIP URI")
+        if refreshes and any(address.uri.scheme not in ("sip", "sips") for address in addresses):
+            raise BadMessage(f"SIP {request.method} has a {name} that is no SIP URI")
         if addresses:
             _replace_all(request.headers, name, [canonical_address(value) for value in values])
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from secrets import randbits
+from socket import MSG_TRUNC
 
 from gateway.audio.codec import CLOCK_RATE, FRAME, silence
 from gateway.telephony.crypto import Crypto, Protection
@@ -34,10 +35,12 @@ DTMF_ENDS = 3
 """The end of a key is sent three times (RFC 4733 §2.5.1.4)."""
 
 CHECK_FRAMES = 50
-_RECEIVE_OCTETS = 2048
+_MOST_OCTETS = 2048
+_USUAL_OCTETS = 476
+"""Room for a packet of up to 40 ms in Python's own small-object memory, which is cheaper than the system's."""
+
 _ANCILLARY_OCTETS = 64
-_TAIL = struct.Struct("!HII")
-_TIMESPEC = struct.Struct("@qq")
+_TIMEVAL = struct.Struct("@qq")
 _TICKS_MS = 20
 
 
@@ -66,7 +69,7 @@ class MediaStream:
     """One call's RTP. *timeout_s* without a packet ends the call, when the far end is meant to send; 0 never does."""
 
     __slots__ = (
-        "_checked", "_keys", "_last_event", "_latched", "_marker", "_playing", "_playout", "_protection", "_random",
+        "_checked", "_held", "_keys", "_last_event", "_latched", "_marker", "_payload_type", "_playing", "_playout", "_protection", "_random", "_receive", "_room", "_send_to",
         "_sequence", "_silence", "_source", "_ssrc", "_timeout_frames", "_timestamp", "_wall", "counters",
         "first_packet_frame", "frames_in", "last_packet_frame", "on_failure", "on_key", "ports", "reception", "recorder",
         "reporting", "tap", "terms",
@@ -83,6 +86,8 @@ class MediaStream:
         timeout_s: float = 0.0,
     ) -> None:
         self.terms = terms
+        self._held, self._payload_type = terms.on_hold, terms.payload_type
+        self._receive, self._send_to, self._room = ports.rtp.recvmsg, ports.rtp.sendto, _USUAL_OCTETS
         self.recorder = recorder
         self.ports = ports
         self.counters = Counters()
@@ -134,6 +139,7 @@ class MediaStream:
             self.last_packet_frame = self.frames_in
         self.reporting.hears_again()
         self.terms = terms
+        self._held, self._payload_type = terms.on_hold, terms.payload_type
 
     def play(self, frames: Frames) -> asyncio.Future[int]:
         """Play *frames*, instead of what plays now. The future gives the number of frames sent."""
@@ -169,35 +175,45 @@ class MediaStream:
     def receive(self) -> None:
         """Read one packet: the engine asks again while there are more, a bounded number of times a tick."""
         try:
-            data, ancillary, _, source = self.ports.rtp.recvmsg(_RECEIVE_OCTETS, _ANCILLARY_OCTETS)
+            data, ancillary, flags, source = self._receive(self._room, _ANCILLARY_OCTETS)
         except OSError:
             return
         if source != self._source and not self._from_peer(source[:2]):
             self.counters.foreign += 1
             return
+        if flags & MSG_TRUNC:  # longer packets than we asked for: there is room for the next one
+            self._room = _MOST_OCTETS
+            self.counters.malformed += 1
+            return
+        arrived = _TIMEVAL.unpack(ancillary[0][2]) if ancillary else None
         try:
             if self._protection is not None and not is_rtcp(data):
                 data = self._protection.unprotect(data)
-            if ancillary:
-                seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2][:16])
-                arrived = seconds * 1_000_000_000 + nanoseconds
-            else:
-                arrived = int(self._wall() * 1e9)
-            terms = self.terms
-            if len(data) > 12 and data[0] == 0x80 and data[1] & 0x7F == terms.payload_type:  # nearly all are like this
-                sequence, timestamp, ssrc = _TAIL.unpack_from(data, 2)
-                self._take_audio(sequence, timestamp, ssrc, data[12:], arrived)
-            elif terms.mux and is_rtcp(data):
+            first, second, sequence, timestamp, ssrc = HEADER.unpack_from(data)
+            reception = self.reception
+            if (  # nearly all are like this
+                first == 0x80
+                and second & 0x7F == self._payload_type
+                and reception is not None
+                and ssrc == reception.ssrc
+            ):
+                self.counters.received += 1
+                self.last_packet_frame = self.frames_in
+                seconds, nanoseconds = arrived or divmod(int(self._wall() * 1e9), 1_000_000_000)
+                reception.take(sequence, timestamp, seconds * 1_000_000_000 + nanoseconds)
+                self._playout.put(timestamp, data[12:])
+            elif self.terms.mux and is_rtcp(data):
                 self._take_report(data)
             else:
-                self._take_other(data, arrived)
-        except BadMessage:
+                seconds, nanoseconds = arrived or divmod(int(self._wall() * 1e9), 1_000_000_000)
+                self._take_other(data, seconds * 1_000_000_000 + nanoseconds)
+        except (BadMessage, struct.error):
             self.counters.malformed += 1
 
     def receive_report(self) -> None:
         """Read one packet of RTCP."""
         try:
-            data, source = self.ports.rtcp.recvfrom(_RECEIVE_OCTETS)
+            data, source = self.ports.rtcp.recvfrom(_MOST_OCTETS)
         except OSError:
             return
         known = self._source or self.terms.remote
@@ -278,8 +294,8 @@ class MediaStream:
             return
         self.last_packet_frame = self.frames_in
         if self.reception is not None and self.reception.ssrc == packet.ssrc:
-            self.reception.take(packet.sequence, packet.timestamp, arrived_ns)
-        if kind == terms.event_type:
+            self.reception.take(packet.sequence, None, arrived_ns)
+        if kind == terms.event_type:  # its timestamp stands still: no measure of jitter
             self._take_event(packet.timestamp, parse_event(packet.payload))
         elif packet.payload:
             self._playout.comfort(packet.payload[0] & 0x7F)
@@ -329,14 +345,14 @@ class MediaStream:
 
     def _send_audio(self) -> bytes:
         """Send the next frame of what plays, else silence. A frame that did not leave was not played: it is tried again."""
-        playing = self._playing if not self.terms.on_hold else None
-        payload = playing.frames[playing.cursor] if playing is not None else self._silence
-        sent = self._send(self.terms.payload_type, payload, self._timestamp, self._marker)
+        playing = self._playing
+        payload = self._silence if playing is None or self._held else playing.frames[playing.cursor]
+        sent = self._send(self._payload_type, payload, self._timestamp, self._marker)
         self._marker = False
         self._timestamp = (self._timestamp + FRAME) & 0xFFFFFFFF
         if not sent:
             return self._silence
-        if playing is not None:
+        if playing is not None and not self._held:
             playing.cursor += 1
             if playing.cursor == len(playing.frames):
                 self.stop_playing()
@@ -355,16 +371,18 @@ class MediaStream:
 
     def _send(self, payload_type: int, payload: bytes, timestamp: int, marker: bool) -> bool:
         """Whether the packet left."""
-        self._sequence = (self._sequence + 1) & 0xFFFF
+        sequence = self._sequence = (self._sequence + 1) & 0xFFFF
         second = payload_type | 0x80 if marker else payload_type
-        packet = HEADER.pack(0x80, second, self._sequence, timestamp, self._ssrc) + payload
-        target = self._source or self.terms.remote
-        if target[0] in UNSPECIFIED:
-            return False
+        packet = HEADER.pack(0x80, second, sequence, timestamp, self._ssrc) + payload
+        target = self._source
+        if target is None:
+            target = self.terms.remote
+            if target[0] in UNSPECIFIED:
+                return False
         if self._protection is not None:
             packet = self._protection.protect(packet)
         try:
-            self.ports.rtp.sendto(packet, target)
+            self._send_to(packet, target)
         except OSError:
             self.counters.unsent += 1
             return False
