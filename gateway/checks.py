@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,12 +18,14 @@ from gateway.settings import Settings, split_host_port
 from gateway.speech.errors import GrammarTooLarge, ModelMissing, SpeechError, UnknownWords
 from gateway.speech.models import ModelSource, check_words, read_vocabulary
 from gateway.store.postgres import PostgresError, default_directory, running_endpoint
+from gateway.switchboard import destinations
 
 
 def static_faults(settings: Settings) -> list[str]:
     """What can be seen without binding, connecting or loading a model; `serve` refuses to start with any of it."""
     _, faults = load_house(settings)
     faults += _secrets(settings)
+    faults += _sip(settings)
     for language, spec in settings.speech.models.items():
         try:
             ModelSource(spec).folder()
@@ -41,7 +44,7 @@ def static_faults(settings: Settings) -> list[str]:
 def all_faults(settings: Settings) -> Iterator[tuple[str, list[str]]]:
     """Each check's name with its faults, as it is made: (name, faults)."""
     yield "settings, dialplans, prompts, secrets", static_faults(settings)
-    yield "SIP address", _bindable("sip.bind", settings.sip.bind, socket.SOCK_DGRAM)
+    yield "SIP addresses", _sip_addresses(settings)
     yield "API address", _bindable("api.bind", settings.api.bind, socket.SOCK_STREAM)
     yield "RTP ports", _rtp(settings)
     yield "data folder", _writable(settings.data_dir)
@@ -74,6 +77,32 @@ async def database_faults(settings: Settings) -> list[str]:
             "database.dsn: its user cannot create the role consent_app; run as a superuser: CREATE ROLE consent_app NOLOGIN"
         ]
     return []
+
+
+def _sip(settings: Settings) -> list[str]:
+    """Faults of TLS files and of the lists of numbers."""
+    sip, faults = settings.sip, []
+    try:
+        destinations(sip)
+    except ValueError as error:
+        faults.append(str(error))
+    if sip.tls_bind and sip.tls_certificate is not None and sip.tls_key is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(sip.tls_certificate, sip.tls_key)
+            if sip.tls_ca is not None:
+                context.load_verify_locations(sip.tls_ca)
+        except OSError as error:  # ssl.SSLError is one
+            faults.append(f"sip.tls_certificate, tls_key, tls_ca: {error}; PEM files are read, the key unencrypted")
+    return faults
+
+
+def _sip_addresses(settings: Settings) -> list[str]:
+    sip = settings.sip
+    faults = _bindable("sip.bind", sip.bind, socket.SOCK_DGRAM) + _bindable("sip.bind", sip.bind, socket.SOCK_STREAM)
+    if sip.tls_bind:
+        faults += _bindable("sip.tls_bind", sip.tls_bind, socket.SOCK_STREAM)
+    return list(dict.fromkeys(faults))
 
 
 def _secrets(settings: Settings) -> list[str]:

@@ -30,8 +30,10 @@ from gateway.telephony.location import Dns, Resolver, locate
 from gateway.telephony.media import MediaEngine, MediaStream, PortPair
 from gateway.telephony.message import (
     ALLOW,
+    CREDENTIALS,
     SUPPORTED,
     HostPort,
+    bracketed,
     identity,
     make_request,
     new_tag,
@@ -226,7 +228,12 @@ class UserAgent:
                 continue
             tried.add(stringify_uri(uri))
             ours = credentials if len(tried) == 1 or uri.host == parse_sip_uri(target).host else None
-            outcome = await self._dial_hops(uri, call_id, from_user, from_host, ours, ring_s, first_s, secure)
+            try:
+                outcome = await self._dial_hops(uri, call_id, from_user, from_host, ours, ring_s, first_s, secure)
+            except CallFailed:
+                if not targets:
+                    raise
+                continue
             if isinstance(outcome, Call):
                 return outcome
             refused = outcome
@@ -237,7 +244,7 @@ class UserAgent:
         wait = (response.get_header("Retry-After") or "").split(";")[0].split("(")[0].strip()
         raise CallFailed(
             response.status_code, response.reason_phrase, rang=refused.rang,
-            retry_after_s=float(wait) if wait.isdigit() and len(wait) < 7 else None,
+            retry_after_s=float(wait) if wait.isascii() and wait.isdigit() and len(wait) < 7 else None,
         )  # fmt: skip
 
     async def request(
@@ -259,7 +266,7 @@ class UserAgent:
         """
         hops = [hop] if hop is not None else await self.locate(parse_sip_uri(target))
         from_ = Address(
-            uri=SipUri(user=from_user, host=from_host or self.host(hops[0].host)), params={"tag": new_tag()}
+            uri=SipUri(user=from_user, host=from_host or bracketed(self.host(hops[0].host))), params={"tag": new_tag()}
         )
         to_address = parse_address(f"<{to or target}>")
         request = make_request(method, target, from_, to_address, new_tag(), 1)
@@ -271,6 +278,10 @@ class UserAgent:
     def call_of(self, call_id: str, local_tag: str, remote_tag: str) -> Call | None:
         """The call whose dialog has these: Call-ID and both tags."""
         return self._dialogs.get((call_id, local_tag, remote_tag))
+
+    def alias(self, source: Hop, port: int) -> None:
+        """The far end of *source* takes requests to its *port* over this connection (RFC 5923)."""
+        self._transports.alias(source, port)
 
     def add(self, call: Call) -> None:
         self._calls[call.call_id] = call
@@ -339,7 +350,7 @@ class UserAgent:
     ) -> Call | Refused:  # fmt: skip
         host = self.host(hop.host)
         crypto = new_crypto() if secure else None
-        from_ = Address(uri=SipUri(user=from_user, host=from_host or host), params={"tag": new_tag()})
+        from_ = Address(uri=SipUri(user=from_user, host=from_host or bracketed(host)), params={"tag": new_tag()})
         invite = make_request("INVITE", stringify_uri(uri), from_, Address(uri=uri), new_tag(), 1)
         self.note(invite.call_id or "", call_id)
         contact = self.contact(from_user, hop)
@@ -351,7 +362,13 @@ class UserAgent:
         invite.set_header("Content-Type", "application/sdp")
         invite.body = make_offer((host, ports.number), 1, codecs=self.codecs, crypto=crypto)
         auth = ClientAuth(credentials) if credentials is not None else None
-        inviting = Inviting(self.endpoint, hop, auth, self._end_branch)
+        inviting = Inviting(
+            self.endpoint,
+            hop,
+            auth,
+            lambda dialog, request: self._send_within(dialog, request, hop, auth),
+            self._end_branch,
+        )
         answered = await inviting.run(invite, ring_s, first_s)
         if isinstance(answered, Refused):
             return answered
@@ -377,9 +394,21 @@ class UserAgent:
         )  # fmt: skip
         self.add(call)
         inviting.on_2xx_again = call.on_2xx_again
-        call.acknowledge(answered.dialog.request("ACK", identity(answered.invite).cseq.seq))
+        ack = answered.dialog.request("ACK", identity(answered.invite).cseq.seq)
+        for name in CREDENTIALS:
+            for value in answered.invite.get_header_values(name):
+                ack.add_header(name, value)
+        call.acknowledge(ack)
         call.keep_alive(as_client(answered.response, self.session_s))
         return call
+
+    def _send_within(self, dialog: Dialog, request: SipRequest, hop: Hop, auth: ClientAuth | None) -> None:
+        """Send *request* in a dialog that is no call yet, to where its far end is."""
+
+        async def send() -> None:
+            self.outgoing.send(request, await self.hop_of(dialog, hop), lambda _: None, auth=auth, dialog=dialog)
+
+        self.tasks.spawn(send())
 
     def _end_branch(self, dialog: Dialog, invite_seq: int) -> None:
         """Acknowledge a 2xx that nobody wants, and hang up at once (RFC 3261 §9.1, §13.2.2.4)."""

@@ -60,6 +60,8 @@ class Answerer:
     def take(self, incoming: Incoming) -> None:
         """A request that is new to the transaction layer."""
         request, ids = incoming.request, incoming.ids
+        if incoming.source.transport == "tls" and "alias" in ids.via.params:
+            self._agent.alias(incoming.source, ids.via.port or 5061)
         if request.method == "CANCEL":
             self._take_cancel(incoming)
         elif ids.to.tag:
@@ -140,7 +142,7 @@ class Answerer:
         self.drop(invitation)
         if not late:
             invitation.incoming.respond(final)
-            call.negotiation.confirm_with(final, invitation.incoming.peer)
+            call.negotiation.confirm_with(final, invitation.incoming)
         call.keep_alive(timer)
         return call
 
@@ -222,7 +224,7 @@ class Answerer:
     def _take_cancel(self, incoming: Incoming) -> None:
         ids = incoming.ids
         invitation = self._invitations.get((ids.call_id, ids.branch))
-        if invitation is None:
+        if invitation is None or invitation.incoming.answered:  # too late: it changes nothing (RFC 3261 §9.2)
             incoming.reply(200 if self.endpoint.pending_invite(incoming.request) else 481, to_tag=new_tag())
             return
         incoming.reply(200, to_tag=invitation.tag)

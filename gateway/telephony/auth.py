@@ -12,9 +12,6 @@ from aiosipua.header_codec import parse_auth
 from aiosipua.message import SipRequest, SipResponse
 
 NONCE_TTL_S = 120.0
-MOST_CHALLENGES = 6
-"""What one call or request answers before it gives up."""
-
 ALGORITHMS = {"SHA-256": hashlib.sha256, "MD5": hashlib.md5}
 """What is answered and demanded, the stronger one first (RFC 8760 §2.4)."""
 
@@ -43,16 +40,15 @@ class ClientAuth:
 
     credentials: Credentials
     _challenges: dict[tuple[str, str], _Challenge] = field(default_factory=dict)
-    _taken: int = 0
 
-    def take(self, response: SipResponse) -> bool:
-        """Whether another attempt can do better after the 401 or 407 *response*: a challenge that is new, or one whose nonce
-        had only grown stale. The same one again means that our password is wrong.
+    def take(self, response: SipResponse, request: SipRequest) -> bool:
+        """Whether another attempt can do better after the 401 or 407 *response* to *request*: it answered no challenge of
+        that realm, or one whose nonce had only grown stale. Otherwise our password is wrong.
         """
         names = _ANSWERS.get(response.status_code)
-        self._taken += names is not None
-        if names is None or self._taken > MOST_CHALLENGES:
+        if names is None:
             return False
+        answered = {_params(value).get("realm", "") for value in request.get_header_values(names[1])}
         offered: dict[str, _Challenge] = {}
         for value in response.get_header_values(names[0]):
             params = _params(value)
@@ -67,8 +63,7 @@ class ClientAuth:
                 offered[params.get("realm", "")] = _Challenge(names[1], params, algorithm)
         better = False
         for realm, challenge in offered.items():
-            known = self._challenges.get((names[1], realm))
-            if known is None or challenge.params.get("stale", "").lower() == "true":
+            if realm not in answered or challenge.params.get("stale", "").lower() == "true":
                 self._challenges[names[1], realm] = challenge
                 better = True
         return better

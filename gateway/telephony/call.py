@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -26,7 +27,9 @@ from gateway.telephony.transport import Hop
 
 log = structlog.get_logger(__name__)
 REFER_S = 30.0
+REFRESH_AGAIN_S = 5.0
 
+_STATUS = re.compile(r"[1-6][0-9]{2}")
 Side = Literal["caller", "gateway"]
 
 
@@ -158,14 +161,16 @@ class Call:
         if timer is None or self.ended.done():
             return
 
-        def due() -> None:
-            self._session = None
-            if timer.refresher == "us":
-                self.negotiation.refresh(timer)
-            else:
-                self.hangup(f"the far end gave no sign of life for {timer.expires_s} s (session timer)")
+        if timer.refresher == "us":
+            self._session = self.endpoint.call_later(timer.due_s, lambda: self.negotiation.refresh(timer))
+        else:
+            reason = f"the far end gave no sign of life for {timer.expires_s} s (session timer)"
+            self._session = self.endpoint.call_later(timer.due_s, lambda: self.hangup(reason))
 
-        self._session = self.endpoint.call_later(timer.due_s, due)
+    def refresh_soon(self, timer: SessionTimer) -> None:
+        """The refresh could not be made just now: once more in a moment, while there is time."""
+        if not self.ended.done():
+            self._session = self.endpoint.call_later(REFRESH_AGAIN_S, lambda: self.negotiation.refresh(timer))
 
     def acknowledge(self, ack: SipRequest) -> None:
         """Send *ack* to the 2xx of our INVITE, and again whenever that 2xx is retransmitted."""
@@ -234,7 +239,7 @@ class Call:
         if self._transfer is None or self._transfer.done():
             return
         status = request.text.split()
-        if len(status) < 2 or not status[0].startswith("SIP/") or not status[1].isdigit():
+        if len(status) < 2 or not status[0].startswith("SIP/") or not _STATUS.fullmatch(status[1]):
             return
         if self.on_progress is not None:
             self.on_progress(int(status[1]))

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import structlog
 from aiosipua.headers import Via
-from aiosipua.message import SipRequest, SipResponse
+from aiosipua.message import SipMessage, SipRequest, SipResponse
 
 from gateway.telephony.errors import BadMessage
 from gateway.telephony.message import (
@@ -119,6 +119,10 @@ class Incoming:
         self.answered = True
         self._endpoint.forget(self._carrier)
 
+    def resend(self, response: SipResponse) -> None:
+        """Send a response to an INVITE again, which is the user agent's own task (RFC 3261 §13.3.1.4, RFC 3262 §3)."""
+        self._endpoint.send_response(self._carrier, response)
+
     def on_timeout(self, callback: Callable[[], None]) -> None:
         self._carrier.on_timeout = callback
 
@@ -191,9 +195,17 @@ class Endpoint:
         self._add_via(ack, peer)
         self._send(bytes(ack), peer, _nobody)
 
-    def resend(self, response: SipResponse, peer: Hop) -> None:
-        """Send a response to an INVITE again, which is the user agent's own task (RFC 3261 §13.3.1.4, RFC 3262 §3)."""
-        self._send(bytes(response), peer, _nobody)
+    def send_response(self, carrier: _Carrier, response: SipMessage) -> None:
+        """Send *response* over the connection of its request; when that is gone, to where the request says that its sender
+        listens (RFC 3261 §18.2.2).
+        """
+
+        def elsewhere() -> None:
+            if carrier.fallback is not None:
+                carrier.peer, carrier.fallback = carrier.fallback, None
+                self._send(bytes(response), carrier.peer, _nobody)
+
+        self._send(bytes(response), carrier.peer, elsewhere)
 
     def pending_invite(self, cancel: SipRequest) -> bool:
         """Whether the INVITE that *cancel* means is known here."""
@@ -211,8 +223,10 @@ class Endpoint:
     def carry_out(self, carrier: _Carrier, actions: Iterator[Action]) -> None:
         for action in actions:
             match action:
-                case Send(message):
+                case Send(message) if isinstance(message, SipRequest):
                     self._send(bytes(message), carrier.peer, lambda: self._unsent(carrier))
+                case Send(message):
+                    self.send_response(carrier, message)
                 case Arm(timer, seconds):
                     self._disarm(carrier, timer)
                     carrier.timers[timer] = self.call_later(seconds, lambda t=timer: self._fire(carrier, t))  # type: ignore[misc]
@@ -239,16 +253,13 @@ class Endpoint:
             del self._requests[carrier.request_id]
 
     def _unsent(self, carrier: _Carrier) -> None:
-        """The hop cannot be reached: as good as no answer for a client (RFC 3261 §8.1.3.1); a response is tried where the
-        request says that its sender listens (RFC 3261 §18.2.2).
-        """
-        if carrier.key in self._clients:
-            self.carry_out(carrier, iter((TimedOut(), Ended())))
-        elif carrier.key in self._servers and carrier.fallback is not None:
-            carrier.peer, carrier.fallback = carrier.fallback, None
-            transaction = carrier.transaction
-            assert isinstance(transaction, InviteServer | NonInviteServer)
-            self.carry_out(carrier, transaction.receive(transaction.request))
+        """The hop cannot be reached: as good as no answer (RFC 3261 §8.1.3.1), unless the answer is there already."""
+        if self._clients.get(carrier.key) is not carrier:
+            return
+        transaction = carrier.transaction
+        assert isinstance(transaction, InviteClient | NonInviteClient)
+        waiting = transaction.state in ("calling", "trying", "proceeding")
+        self.carry_out(carrier, iter((TimedOut(), Ended()) if waiting else (Ended(),)))
 
     def _take_request(self, request: SipRequest, source: Hop) -> None:
         ids = identity(request)

@@ -19,11 +19,13 @@ class Framer:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._searched = 0
+        """How far the end of the headers was looked for: a message that comes octet by octet costs no more than another."""
 
     @property
     def waiting(self) -> int:
-        """Octets of a message that is not whole yet."""
-        return len(self._buffer)
+        """Octets of a message that is not whole yet; a lone line end is none."""
+        return 0 if self._buffer == PONG else len(self._buffer)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The messages that *data* completes. Raises BadMessage when the stream cannot be cut any more: close it."""
@@ -42,19 +44,22 @@ class Framer:
                 return
 
     def _message(self) -> bytes | None:
-        end = self._buffer.find(b"\r\n\r\n")
+        end = self._buffer.find(PING, self._searched)
         if end < 0:
+            self._searched = max(0, len(self._buffer) - len(PING) + 1)
             if len(self._buffer) > MAXIMUM_OCTETS:
                 raise BadMessage(f"SIP headers of over {MAXIMUM_OCTETS} octets on a stream")
             return None
         found = _LENGTH.search(self._buffer, 0, end + 2)
         if found is None:
             raise BadMessage("SIP message on a stream has no Content-Length (RFC 3261 §18.3)")
-        total = end + 4 + int(found[1])
+        self._searched = end
+        total = end + len(PING) + int(found[1])
         if total > MAXIMUM_OCTETS:
             raise BadMessage(f"SIP message of {total} octets on a stream, at most {MAXIMUM_OCTETS} are read")
         if len(self._buffer) < total:
             return None
         message = bytes(self._buffer[:total])
         del self._buffer[:total]
+        self._searched = 0
         return message

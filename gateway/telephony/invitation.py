@@ -11,6 +11,7 @@ from aiosipua.message import SipRequest, SipResponse
 
 from gateway.telephony.call import Call
 from gateway.telephony.endpoint import Endpoint, Incoming
+from gateway.telephony.errors import CallFailed
 from gateway.telephony.message import identity, make_response
 from gateway.telephony.repeater import Repeater
 from gateway.telephony.sdp import MediaTerms
@@ -67,7 +68,7 @@ class Invitation:
         endpoint = self.agent.endpoint
         self._reliable = Repeater(
             endpoint.call_later,
-            lambda: endpoint.resend(response, self.incoming.peer),
+            lambda: self.incoming.resend(response),
             self._unacknowledged,
             longest=32.0,
         )
@@ -91,7 +92,7 @@ class Invitation:
             self._reliable.stop()
         self._acknowledged.set()
         if self.late_answer is not None and not self.late_answer.done():
-            self.late_answer.cancel()
+            self.late_answer.set_exception(CallFailed(487, "the caller gave up"))
 
     def take(self, incoming: Incoming) -> None:
         """A request within the early dialog: the PRACK of our ringing; an UPDATE is too early (RFC 3311 §5.2)."""
@@ -123,9 +124,9 @@ class Invitation:
     async def answer_to(self, final: SipResponse) -> bytes:
         """Send *final*, the 200 with our offer, until its ACK brings the answer. Raises TimeoutError when none comes."""
         self.late_answer = asyncio.get_running_loop().create_future()
-        endpoint, peer = self.agent.endpoint, self.incoming.peer
+        endpoint = self.agent.endpoint
         self.incoming.respond(final)
-        repeater = Repeater(endpoint.call_later, lambda: endpoint.resend(final, peer), lambda: None)
+        repeater = Repeater(endpoint.call_later, lambda: self.incoming.resend(final), lambda: None)
         try:
             async with asyncio.timeout(ACK_S):
                 return await self.late_answer

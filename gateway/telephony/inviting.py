@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,10 +16,11 @@ from gateway.telephony.endpoint import Endpoint
 from gateway.telephony.errors import BadMessage, CallFailed
 from gateway.telephony.message import identity, make_cancel
 from gateway.telephony.outgoing import next_attempt
-from gateway.telephony.session_timer import min_se, required
+from gateway.telephony.session_timer import SessionTimer, announce, min_se, required, session_expires
 from gateway.telephony.transport import Hop
 
 log = structlog.get_logger(__name__)
+_NUMBER = re.compile(r"[0-9]{1,10}")
 MOST_ATTEMPTS = 8
 """INVITEs to one hop: challenges and longer session timers."""
 
@@ -51,14 +53,22 @@ class Refused:
 
 
 class Inviting:
-    """One INVITE at one hop, with what it takes to get a final answer. *end* hangs up on a branch that nobody wants."""
+    """One INVITE at one hop, with what it takes to get a final answer. *within* sends a request in an early dialog, *end* hangs
+    up on a branch that nobody wants.
+    """
 
     def __init__(
-        self, endpoint: Endpoint, hop: Hop, auth: ClientAuth | None, end: Callable[[Dialog, int], None]
+        self,
+        endpoint: Endpoint,
+        hop: Hop,
+        auth: ClientAuth | None,
+        within: Callable[[Dialog, SipRequest], None],
+        end: Callable[[Dialog, int], None],
     ) -> None:
         self._endpoint = endpoint
         self._hop = hop
         self._auth = auth
+        self._within = within
         self._end = end
         self._invite: SipRequest
         self._final: asyncio.Future[SipResponse | None]
@@ -120,13 +130,13 @@ class Inviting:
     def _better(self, response: SipResponse) -> SipRequest | None:
         """The INVITE that may succeed where *response* refused: with credentials, or with a longer session."""
         again: SipRequest | None = None
-        if response.status_code in (401, 407) and self._auth is not None and self._auth.take(response):
+        if response.status_code in (401, 407) and self._auth is not None and self._auth.take(response, self._invite):
             again = next_attempt(self._invite)
             self._auth.apply(again)
-        elif response.status_code == 422 and self._invite.get_header("Min-SE") is None:
+        elif response.status_code == 422 and min_se(response) > (session_expires(self._invite)[0] or 0):
             again = next_attempt(self._invite)
             again.set_header("Min-SE", str(min_se(response)))
-            again.set_header("Session-Expires", str(min_se(response)))
+            announce(again, SessionTimer(min_se(response), "us"), requesting=True)
         return again
 
     def _on_response(self, invite: SipRequest, response: SipResponse | None) -> None:
@@ -149,7 +159,7 @@ class Inviting:
         self._provisional = True
         self.rang = self.rang or response.status_code > 100
         rseq = (response.get_header("RSeq") or "").strip()
-        if "100rel" in required(response) and rseq.isdigit():
+        if "100rel" in required(response) and _NUMBER.fullmatch(rseq):
             self._acknowledge_provisional(invite, int(rseq), response)
 
     def _acknowledge_provisional(self, invite: SipRequest, rseq: int, response: SipResponse) -> None:
@@ -169,9 +179,7 @@ class Inviting:
         cseq = identity(response).cseq
         prack = early.dialog.request("PRACK")
         prack.set_header("RAck", f"{rseq} {cseq.seq} {cseq.method}")
-        if self._auth is not None:
-            self._auth.apply(prack)
-        self._endpoint.request(prack, self._hop, lambda _: None)
+        self._within(early.dialog, prack)
 
     def _on_2xx(self, invite: SipRequest, response: SipResponse) -> None:
         tag = identity(response).to.tag or ""

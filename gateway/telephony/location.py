@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol
@@ -91,16 +92,25 @@ async def locate(
     try:
         async with asyncio.timeout(DNS_S):
             if uri.port is not None:
-                return await _hosts(resolver, host, uri.port, asked or "udp", host)
+                return _some(uri, await _hosts(resolver, host, uri.port, asked or "udp", host))
             hops: list[Hop] = []
+            records = 0
             for transport, service in await _services(resolver, host, asked, own):
                 for record in _ordered(await resolver.srv(service), random):
-                    hops += await _hosts(resolver, record.target.rstrip("."), record.port, transport, host)
-            if not hops:
+                    records += 1
+                    with suppress(OSError):  # one target without an address leaves the others (RFC 2782)
+                        hops += await _hosts(resolver, record.target.rstrip("."), record.port, transport, host)
+            if not records:
                 transport = asked or "udp"
                 hops = await _hosts(resolver, host, DEFAULT_PORT[transport], transport, host)
     except (OSError, TimeoutError, UnicodeError) as error:
         raise CallFailed(503, f"{uri.host} has no address: {error or 'DNS does not answer'}") from error
+    return _some(uri, hops)
+
+
+def _some(uri: SipUri, hops: list[Hop]) -> list[Hop]:
+    if not hops:
+        raise CallFailed(503, f"{uri.host} has no address")
     return hops[:MOST_HOPS]
 
 

@@ -39,6 +39,9 @@ MAXIMUM_FORWARDS = 70
 USER_AGENT = "consent-gateway"
 ALLOW = "INVITE, ACK, BYE, CANCEL, OPTIONS, MESSAGE, INFO, NOTIFY, PRACK, UPDATE, REGISTER"
 SUPPORTED = "100rel, timer"
+CREDENTIALS = ("Authorization", "Proxy-Authorization")
+"""What an ACK repeats of its INVITE (RFC 3261 §22.1)."""
+
 REASONS = {
     100: "Trying", 180: "Ringing", 181: "Call Is Being Forwarded", 182: "Queued", 183: "Session Progress",
     199: "Early Dialog Terminated", 200: "OK", 202: "Accepted", 204: "No Notification",
@@ -185,7 +188,8 @@ def _check(message: SipRequest | SipResponse) -> None:
     else:
         for name in ("Contact", "Record-Route"):
             with suppress(BadMessage):
-                _replace_all(headers, name, [canonical_address(value) for value in headers.get(name)])
+                if headers.get(name):
+                    _replace_all(headers, name, [canonical_address(value) for value in headers.get(name)])
     message.body = _cut(message.body, headers.get_first("Content-Length"))
 
 
@@ -211,8 +215,9 @@ def _check_request(request: SipRequest) -> None:
 
 
 def _replace_all(headers: CaseInsensitiveDict, name: str, values: list[str]) -> None:
-    headers.remove(name)
-    for value in values:
+    """Give the header *name* its *values*, one or more, in its old place."""
+    headers.set_single(name, values[0])
+    for value in values[1:]:
         headers.append(name, value)
 
 
@@ -267,8 +272,9 @@ def make_ack(invite: SipRequest, response: SipResponse) -> SipRequest:
     seq = identity(invite).cseq.seq
     ack = SipRequest(method="ACK", uri=invite.uri)
     ack.via = invite.via[:1]
-    for value in invite.get_header_values("Route"):
-        ack.add_header("Route", value)
+    for name in ("Route", *CREDENTIALS):
+        for value in invite.get_header_values(name):
+            ack.add_header(name, value)
     ack.set_header("Max-Forwards", str(MAXIMUM_FORWARDS))
     ack.set_header("From", invite.get_header("From") or "")
     ack.set_header("To", response.get_header("To") or "")

@@ -15,7 +15,6 @@ from gateway.telephony.message import ALLOW, SUPPORTED, identity, make_response
 from gateway.telephony.repeater import Repeater
 from gateway.telephony.sdp import Direction, MediaTerms, make_answer, make_offer, read_description
 from gateway.telephony.session_timer import MIN_SE, SessionTimer, TooBrief, announce, as_client, as_server
-from gateway.telephony.transport import Hop
 
 if TYPE_CHECKING:
     from gateway.telephony.call import Call
@@ -32,7 +31,7 @@ class Negotiation:
         self._call = call
         self._random = Random()  # noqa: S311 - spreads retries, guards nothing
         self._unconfirmed: Repeater | None = None
-        self._offered = self._collided = self._refused = False
+        self._offered = self._collided = self._refused = self._pending = False
         self._ours: asyncio.Future[bool] | None = None
         self._version = 1
         self.held = False
@@ -43,7 +42,7 @@ class Negotiation:
         if self._ours is not None and not self._ours.done():
             self._ours.set_result(False)
 
-    def confirm_with(self, final: SipResponse, hop: Hop, *, offered: bool = False) -> None:
+    def confirm_with(self, final: SipResponse, incoming: Incoming, *, offered: bool = False) -> None:
         """Send our 2xx again until its ACK comes (RFC 3261 §13.3.1.4); end the call when none does. With *offered* the
         ACK brings the answer to the offer in it.
         """
@@ -51,7 +50,7 @@ class Negotiation:
         self._offered = offered
         self._unconfirmed = Repeater(
             call.endpoint.call_later,
-            lambda: call.endpoint.resend(final, hop),
+            lambda: incoming.resend(final),
             lambda: call.hangup("the 200 OK was never acknowledged"),
         )
 
@@ -69,7 +68,7 @@ class Negotiation:
     def take(self, incoming: Incoming) -> None:
         """A re-INVITE or an UPDATE: a new offer, the wish for one, or a sign of life."""
         call, request = self._call, incoming.request
-        if self._unconfirmed is not None or (self._ours is not None and (request.body or request.method == "INVITE")):
+        if self._unconfirmed is not None or (self._pending and (request.body or request.method == "INVITE")):
             incoming.reply(491)
             return
         try:
@@ -92,7 +91,7 @@ class Negotiation:
             self.describe(response, self._own_offer())
         incoming.respond(response)
         if request.method == "INVITE":
-            self.confirm_with(response, incoming.peer, offered=late)
+            self.confirm_with(response, incoming, offered=late)
         call.keep_alive(timer)
 
     async def offer(self, *, hold: bool) -> bool:
@@ -100,16 +99,19 @@ class Negotiation:
         (RFC 3261 §14.1).
         """
         for _ in range(2):
-            if self._ours is not None or self._unconfirmed is not None:
+            if self._pending or self._unconfirmed is not None:
                 return False
             self._ours = asyncio.get_running_loop().create_future()
-            self.held = hold
+            before, self.held = self.held, hold
+            agreed = False
             try:
                 self._invite(None)
                 agreed = await self._ours
                 collided = self._collided
             finally:
                 self._ours = None
+                if not agreed:
+                    self.held = before
             if agreed or not collided:
                 return agreed
             await asyncio.sleep(self._random.uniform(2.1, 4.0) if self._call.direction == "outbound" else 1.0)
@@ -118,8 +120,8 @@ class Negotiation:
     def refresh(self, timer: SessionTimer) -> None:
         """Give a sign of life: UPDATE where the far end takes it, else a re-INVITE that changes nothing."""
         call = self._call
-        if self._ours is not None or self._unconfirmed is not None:
-            call.keep_alive(timer)
+        if self._pending or self._unconfirmed is not None:
+            call.refresh_soon(timer)
             return
         try:
             if "UPDATE" in call.peer_allows:
@@ -130,7 +132,7 @@ class Negotiation:
                 self._invite(timer)
         except TransportFailed as error:
             log.warning("call.unrefreshed", call=call.call_id, error=str(error))
-            call.keep_alive(timer)
+            call.refresh_soon(timer)
 
     def describe(self, message: SipRequest | SipResponse, body: bytes) -> None:
         message.set_header("Content-Type", "application/sdp")
@@ -141,12 +143,13 @@ class Negotiation:
         invite = call.dialog.request("INVITE")
         self._complete(invite, timer)
         self.describe(invite, self._own_offer())
-        self._collided = False
+        self._collided, self._pending = False, True
         call.request(invite, lambda response: self._on_final(response, timer))
 
     def _on_final(self, response: SipResponse | None, timer: SessionTimer | None) -> None:
         call = self._call
         agreed = response is not None and response.status_code < 300
+        self._pending = False
         if response is not None and agreed:
             call.dialog.retarget(response)
             call.acknowledge(call.dialog.request("ACK", identity(response).cseq.seq))
@@ -173,7 +176,7 @@ class Negotiation:
             call.hangup(f"the far end refuses to go on: {response.status_code}")
         elif timer is not None:  # it lives, though it refused: once more before the session ends
             self._refused = True
-            call.keep_alive(SessionTimer(timer.expires_s // 2, "us"))
+            call.refresh_soon(timer)
 
     def _complete(self, message: SipRequest | SipResponse, timer: SessionTimer | None) -> None:
         """The headers that every message of ours about the session has."""

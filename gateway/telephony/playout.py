@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.audio.codec import FRAME, Codec, silence
-from gateway.audio.concealment import comfort, conceal, peak
+from gateway.audio.concealment import FADE, comfort, conceal, peak
 
 DELAY = 3 * FRAME
 """Packets up to 60 ms late are still put in their place."""
@@ -121,7 +121,8 @@ class Playout:
             return (rest + comfort(self._codec, self._comfort_db, self._played))[:FRAME]
         missing = FRAME - len(rest)
         self.concealed_octets += missing
-        return rest + conceal(self._codec, self._last, self._starved * FRAME)[-FRAME:][:missing]
+        gap = min(self._starved, len(FADE) + 1) * FRAME
+        return rest + conceal(self._codec, self._last, gap)[-FRAME:][:missing]
 
     def _fill(self, gap: int) -> None:
         if self._comfort_db is not None:

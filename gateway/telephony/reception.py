@@ -24,7 +24,7 @@ class Reception:
         self.ssrc = ssrc
         self.last_sequence = (sequence - 1) & 0xFFFF
         self._base = sequence
-        self._cycles = 0
+        self._cycles = 0 if sequence else -0x10000  # the first packet is one that wraps around like any 0
         self.received = self.duplicates = self.reordered = 0
         self._jitter = self._most_jitter = 0.0
         self._transit = math.inf

@@ -96,6 +96,7 @@ class Recorder:
     def discard(self) -> None:
         """Keep nothing of this call."""
         self._left.clear()
+        self._right.clear()
         self._office.send(self, pack(Kind.DISCARD, self.number, b""))
         self._office.close(self)
 
@@ -203,7 +204,7 @@ class RecordingOffice:
         else:
             self._transmit(message)
 
-    def _transmit(self, data: bytes | bytearray) -> None:
+    def _transmit(self, data: bytes) -> None:
         if self._socket is None:
             return
         try:
@@ -213,15 +214,22 @@ class RecordingOffice:
         except OSError:
             return  # the reader notices the end, and starts anew
         if sent < len(data):
-            self._unsent = bytearray(data[sent:])
-            if not self._writing:
-                self._writing = True
-                asyncio.get_running_loop().add_writer(self._socket, self._writable)
+            self._unsent += data[sent:]
+            self._writing = True
+            asyncio.get_running_loop().add_writer(self._socket, self._writable)
 
     def _writable(self) -> None:
-        data, self._unsent = self._unsent, bytearray()
-        self._transmit(data)
-        if not self._unsent and self._writing and self._socket is not None:
+        """Send more of what waits; a bytearray gives its front away without moving the rest."""
+        assert self._socket is not None
+        with memoryview(self._unsent) as waiting:
+            try:
+                sent = self._socket.send(waiting)
+            except BlockingIOError:
+                return
+            except OSError:
+                sent = 0  # the same
+        del self._unsent[:sent]
+        if not self._unsent or not sent:
             self._writing = False
             asyncio.get_running_loop().remove_writer(self._socket)
 

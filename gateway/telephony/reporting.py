@@ -12,7 +12,10 @@ INTERVAL_S = 5.0
 
 FIRST_S = 1.0
 DEAF_S = 15.0
-"""How long the far end may report that nothing of ours arrives."""
+DEAF_REPORTS = 3
+"""How long, and how often in a row, the far end has to report that nothing of ours arrives: one report may have been sent before
+our first packet came.
+"""
 
 CNAME = "gateway@consent-gateway"
 
@@ -21,7 +24,7 @@ class Reporting:
     """What both sides report. Times are seconds since 1970, intervals are drawn from *random*."""
 
     __slots__ = (
-        "_deaf_since", "_due", "_heard_highest", "_last_sr", "_last_sr_at", "_random", "far", "goodbye", "malformed",
+        "_deaf_reports", "_deaf_since", "_due", "_heard_highest", "_last_sr", "_last_sr_at", "_random", "far", "goodbye", "malformed",
         "reports", "rtt_s",
     )  # fmt: skip
 
@@ -31,6 +34,7 @@ class Reporting:
         self._last_sr, self._last_sr_at = 0, 0.0
         self._heard_highest = -1
         self._deaf_since: float | None = None
+        self._deaf_reports = 0
         self.far: ReportBlock | None = None
         """What the far end said last of our stream."""
         self.rtt_s: float | None = None
@@ -70,19 +74,21 @@ class Reporting:
                     trip = (middle(ntp_time(now)) - own.last_sr - own.delay) & 0xFFFFFFFF
                     self.rtt_s = trip / 65536 if trip < 0x80000000 else 0.0
             heard = own.highest if own is not None else self._heard_highest
-            if heard > self._heard_highest:
+            if heard != self._heard_highest:  # a lower one, too: it counts anew, so something came
                 self._heard_highest = heard
-                self._deaf_since = None
-            elif self._deaf_since is None:
+                self.hears_again()
+                continue
+            self._deaf_reports += 1
+            if self._deaf_since is None:
                 self._deaf_since = now
 
     def deaf(self, now: float) -> bool:
         """Whether the far end has been saying for long that it gets nothing from us."""
-        return self._deaf_since is not None and now - self._deaf_since > DEAF_S
+        return self._deaf_since is not None and now - self._deaf_since > DEAF_S and self._deaf_reports >= DEAF_REPORTS
 
     def hears_again(self) -> None:
         """We fell silent ourselves, or the far end asked us to: what it did not hear so far does not count."""
-        self._deaf_since = None
+        self._deaf_since, self._deaf_reports = None, 0
 
     @staticmethod
     def goodbye_packet(ssrc: int) -> bytes:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from gateway.audio.codec import CLOCK_RATE, SAMPLE_RATE, Codec, Decoder, decoder
+from gateway.audio.g711 import Samples
 from gateway.telephony.recording_wire import Kind, Message, Reader, pack, unpack_audio
 
 CHANNELS, WIDTH = 2, 2
@@ -49,6 +50,8 @@ class Wav:
         size = os.fstat(self._fd).st_size
         if size > _HEADER.size:  # a recording process before us wrote this much
             self.frames = (size - _HEADER.size) // (CHANNELS * WIDTH)
+            written = np.fromfile(self.part, "<i2", self.frames * CHANNELS, offset=_HEADER.size).reshape(-1, CHANNELS)
+            self._listen(written[:, 0], written[:, 1])
         self._write_header()
 
     def put(self, offset: int, left: bytes, right: bytes) -> None:
@@ -64,12 +67,10 @@ class Wav:
         while octets:
             written = os.pwrite(self._fd, octets, at)
             octets, at = octets[written:], at + written
+        if start >= self.frames:
+            self._listen(heard, sent)
         self.frames = max(self.frames, start + heard.size)
         self._write_header()
-        block = SAMPLE_RATE[self.codec] // 50
-        for side, samples in enumerate((heard, sent)):
-            blocks = np.abs(samples[: samples.size // block * block].astype(np.int32)).reshape(-1, block).max(axis=1)
-            self.sound_ms[side] += 20 * int((blocks > SPEECH_LSB).sum())
 
     def finish(self) -> str:
         """Close, hash and name the file; returns the hash. Raises OSError."""
@@ -86,6 +87,13 @@ class Wav:
         """Close what could not be written on; the part file stays for whoever wants to see how far it came."""
         with contextlib.suppress(OSError):
             os.close(self._fd)
+
+    def _listen(self, heard: Samples, sent: Samples) -> None:
+        """Count the sound in a stretch of both sides."""
+        block = SAMPLE_RATE[self.codec] // 50
+        for side, samples in enumerate((heard, sent)):
+            blocks = np.abs(samples[: samples.size // block * block].astype(np.int32)).reshape(-1, block).max(axis=1)
+            self.sound_ms[side] += 20 * int((blocks > SPEECH_LSB).sum())
 
     def _write_header(self) -> None:
         os.pwrite(self._fd, header(self.frames, SAMPLE_RATE[self.codec]), 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -21,6 +22,7 @@ PTIME_MS = 20
 UNSPECIFIED = ("0.0.0.0", "::")
 """Addresses that say *do not send* (RFC 3264 §8.4)."""
 
+_PORT = re.compile(r"[0-9]{1,5}")
 _PLAIN, _SECURE = ("RTP/AVP", "RTP/AVPF"), ("RTP/SAVP", "RTP/SAVPF")
 _MIRRORED: dict[Direction, Direction] = {"sendonly": "recvonly", "recvonly": "sendonly"}
 
@@ -112,9 +114,8 @@ def _read_audio(sdp: SdpMessage, line: int, codecs: Sequence[Codec], secure: boo
     crypto = _security(audio, secure)
     if not 0 < audio.port < 65536:
         raise BadMessage(f"SDP audio port {audio.port} is no port")
-    host = connection.address.split("/")[0]
     try:
-        ipaddress.ip_address(host)
+        host = ipaddress.ip_address(connection.address.split("/")[0]).compressed
     except ValueError as error:
         raise BadMessage(f"SDP connection address {connection.address!r} is no IP address") from error
     described = [c for c in audio.codecs if 0 <= c.payload_type <= 127 and c.clock_rate == 8000]
@@ -150,7 +151,7 @@ def _security(audio: MediaDescription, secure: bool | None) -> Crypto | None:
 def _rtcp(audio: MediaDescription, host: str) -> HostPort | None:
     """The address in a=rtcp (RFC 3605), if there is a usable one."""
     words = (audio.attributes.get("rtcp") or [""])[0].split()
-    if not words or not words[0].isdigit() or not 0 < int(words[0]) < 65536:
+    if not words or not _PORT.fullmatch(words[0]) or not 0 < int(words[0]) < 65536:
         return None
     if len(words) >= 4:
         try:

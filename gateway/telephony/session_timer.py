@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,7 @@ MIN_SE = 90
 """The shortest interval in seconds that is granted (RFC 4028 §4)."""
 
 Refresher = Literal["us", "them"]
+_SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def session_expires(message: SipMessage) -> tuple[int | None, str]:
     """Seconds and refresher in Session-Expires (compact form x); None when there is none that can be read."""
     value = message.get_header("Session-Expires") or message.get_header("x") or ""
     seconds, *params = [part.strip() for part in value.split(";")]
-    if not seconds.isdigit() or len(seconds) > 9:
+    if not _SECONDS.fullmatch(seconds):
         return None, ""
     named = dict(p.lower().split("=", 1) for p in params if "=" in p)
     return int(seconds), named.get("refresher", "").strip()
@@ -94,4 +96,4 @@ def min_se(message: SipMessage) -> int:
 
 def _min_se(message: SipMessage) -> int:
     value = (message.get_header("Min-SE") or "").split(";")[0].strip()
-    return int(value) if value.isdigit() and len(value) < 10 else MIN_SE
+    return int(value) if _SECONDS.fullmatch(value) else MIN_SE

@@ -69,7 +69,7 @@ class MediaStream:
     """One call's RTP. *timeout_s* without a packet ends the call, when the far end is meant to send; 0 never does."""
 
     __slots__ = (
-        "_checked", "_held", "_keys", "_last_event", "_latched", "_marker", "_payload_type", "_playing", "_playout", "_protection", "_random", "_receive", "_room", "_send_to",
+        "_checked", "_held", "_keys", "_last_event", "_latched", "_marker", "_payload_type", "_playing", "_playout", "_pressed", "_protection", "_random", "_receive", "_room", "_send_to",
         "_sequence", "_silence", "_source", "_ssrc", "_timeout_frames", "_timestamp", "_wall", "counters",
         "first_packet_frame", "frames_in", "last_packet_frame", "on_failure", "on_key", "ports", "reception", "recorder",
         "reporting", "tap", "terms",
@@ -108,6 +108,8 @@ class MediaStream:
         self._source: HostPort | None = None
         self._latched = False
         self._last_event = -1
+        self._pressed: tuple[int, str, int] | None = None
+        """Timestamp and key of an event whose end has not come, and the frame of its last packet."""
         self._timeout_frames = int(timeout_s * 1000 / _TICKS_MS)
         self._checked = 0
         self.frames_in = 0
@@ -178,7 +180,7 @@ class MediaStream:
             data, ancillary, flags, source = self._receive(self._room, _ANCILLARY_OCTETS)
         except OSError:
             return
-        if source != self._source and not self._from_peer(source[:2]):
+        if source != self._source and not self._may_speak(source[:2]):
             self.counters.foreign += 1
             return
         if flags & MSG_TRUNC:  # longer packets than we asked for: there is room for the next one
@@ -202,11 +204,14 @@ class MediaStream:
                 seconds, nanoseconds = arrived or divmod(int(self._wall() * 1e9), 1_000_000_000)
                 reception.take(sequence, timestamp, seconds * 1_000_000_000 + nanoseconds)
                 self._playout.put(timestamp, data[12:])
+                if source != self._source:
+                    self._latch(source[:2])
             elif self.terms.mux and is_rtcp(data):
                 self._take_report(data)
             else:
                 seconds, nanoseconds = arrived or divmod(int(self._wall() * 1e9), 1_000_000_000)
-                self._take_other(data, seconds * 1_000_000_000 + nanoseconds)
+                if self._take_other(data, seconds * 1_000_000_000 + nanoseconds) and source != self._source:
+                    self._latch(source[:2])
         except (BadMessage, struct.error):
             self.counters.malformed += 1
 
@@ -283,15 +288,17 @@ class MediaStream:
         self.last_packet_frame = self.frames_in
         self._playout.put(timestamp, payload)
 
-    def _take_other(self, data: bytes, arrived_ns: int) -> None:
-        """What is not the plain audio packet: extensions, padding, keys, comfort noise. Raises BadMessage."""
+    def _take_other(self, data: bytes, arrived_ns: int) -> bool:
+        """What is not the plain audio packet: the first one, extensions, padding, keys, comfort noise. Whether it is of this
+        call at all. Raises BadMessage.
+        """
         packet = parse_rtp(data)
         kind, terms = packet.payload_type, self.terms
         if kind == terms.payload_type:
             self._take_audio(packet.sequence, packet.timestamp, packet.ssrc, packet.payload, arrived_ns)
-            return
+            return True
         if kind not in (terms.event_type, terms.comfort_type):
-            return
+            return False
         self.last_packet_frame = self.frames_in
         if self.reception is not None and self.reception.ssrc == packet.ssrc:
             self.reception.take(packet.sequence, None, arrived_ns)
@@ -299,6 +306,7 @@ class MediaStream:
             self._take_event(packet.timestamp, parse_event(packet.payload))
         elif packet.payload:
             self._playout.comfort(packet.payload[0] & 0x7F)
+        return True
 
     def _take_report(self, data: bytes) -> None:
         if self._protection is not None:
@@ -308,6 +316,8 @@ class MediaStream:
     def _check(self) -> None:
         """Once a second: reports, and whether both sides still hear each other."""
         now, terms = self._wall(), self.terms
+        if self._pressed is not None and self.frames_in - self._pressed[2] > CHECK_FRAMES:
+            self._release()
         if self.reporting.due(now):
             counters = self.counters
             self._send_report(
@@ -389,19 +399,26 @@ class MediaStream:
         self.counters.sent += 1
         return True
 
-    def _from_peer(self, source: HostPort) -> bool:
+    def _may_speak(self, source: HostPort) -> bool:
         """Only the signalled address is heard; behind NAT the first other source, once, while the signalled one is silent."""
-        if source == self._source:
-            return True
-        if source == self.terms.remote:
-            self._source, self._latched = source, True
-            return True
-        if self._latched:
-            return False
+        return source in (self._source, self.terms.remote) or not self._latched
+
+    def _latch(self, source: HostPort) -> None:
+        """A good packet of this call came from *source*: that is where the far end is (never for what only might be one)."""
         self._source, self._latched = source, True
-        return True
 
     def _take_event(self, timestamp: int, event: TelephoneEvent) -> None:
-        if event.end and timestamp != self._last_event:
-            self._last_event = timestamp
-            self.take_key(event.key)
+        """A key counts once, at its end; one whose end was lost counts when the next begins, or a second later."""
+        if self._pressed is not None and self._pressed[0] != timestamp:
+            self._release()
+        if timestamp == self._last_event:
+            return
+        self._pressed = timestamp, event.key, self.frames_in
+        if event.end:
+            self._release()
+
+    def _release(self) -> None:
+        if self._pressed is not None:
+            self._last_event, key, _ = self._pressed
+            self._pressed = None
+            self.take_key(key)

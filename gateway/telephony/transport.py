@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from gateway.telephony.message import HostPort
 log = structlog.get_logger(__name__)
 Protocol = Literal["udp", "tcp", "tls"]
 MOST_CONNECTIONS = 2_000
+BACKLOG = 512
 MOST_UNSENT = 1_000_000
 CONNECT_S = 5.0
 PARTIAL_S = 30.0
@@ -57,6 +59,8 @@ class TlsTerms:
 
 
 Take = Callable[[bytes, Hop], None]
+Key = tuple[str, int, Protocol, str]
+"""What a connection is found by: a hop. One that was proven for one domain is none of another's (RFC 5922 §4)."""
 
 
 class Transports:
@@ -68,7 +72,7 @@ class Transports:
         self._tls = tls
         self._udp: asyncio.DatagramTransport | None = None
         self._servers: list[asyncio.Server] = []
-        self._connections: dict[tuple[str, int, Protocol], _Connection] = {}
+        self._connections: dict[Key, _Connection] = {}
         self._dialling: dict[Hop, list[tuple[bytes, Callable[[], None]]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._client_tls: ssl.SSLContext | None = None
@@ -77,7 +81,7 @@ class Transports:
 
     def __len__(self) -> int:
         """Open connections."""
-        return len(self._connections)
+        return len(set(self._connections.values()))
 
     @property
     def port(self) -> int:
@@ -134,7 +138,7 @@ class Transports:
         """Use the connection from *source* for requests to its *port* too (RFC 5923 §5), where its certificate was proven."""
         connection = self._connections.get(_key(source))
         if connection is not None and connection.proven:
-            self._connections.setdefault((source.host, port, source.transport), connection)
+            self._connections.setdefault(_key(source._replace(port=port)), connection)
 
     def connected(self, hop: Hop) -> bool:
         return hop.transport == "udp" or _key(hop) in self._connections
@@ -143,16 +147,18 @@ class Transports:
         def made() -> _Connection:
             return _Connection(self, transport, outbound=False)
 
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         try:
-            server = await asyncio.get_running_loop().create_server(made, address[0], address[1], ssl=context)
+            sock = socket.create_server(address, family=family, dualstack_ipv6=address[0] == "::", backlog=BACKLOG)
+            server = await asyncio.get_running_loop().create_server(made, sock=sock, ssl=context)
         except OSError as error:
             raise TransportFailed(f"{transport} {address[0]}:{address[1]}: {error.strerror or error}") from error
         self._servers.append(server)
 
     async def _dial(self, hop: Hop) -> None:
-        context = self._client_context() if hop.transport == "tls" else None
         connection = None
         try:
+            context = self._client_context() if hop.transport == "tls" else None
             async with asyncio.timeout(CONNECT_S):
                 _, connection = await asyncio.get_running_loop().create_connection(
                     lambda: _Connection(self, hop.transport, outbound=True, hop=hop), hop.host, hop.port,
@@ -167,14 +173,15 @@ class Transports:
                 connection.send(data, failed)
 
     def _datagram(self, data: bytes, source: tuple[str | Any, int]) -> None:
-        host = source[0].removeprefix("::ffff:") if self._mapped else source[0]
-        self._take(data, Hop(host, source[1]))
+        host = source[0]
+        self._take(data, Hop(_unmapped(host) if ":" in host else host, source[1]))
 
     def _outward(self, hop: Hop) -> HostPort:
         return (f"::ffff:{hop.host}", hop.port) if self._mapped and ":" not in hop.host else hop.address
 
     def opened(self, connection: _Connection, hop: Hop) -> None:
         self._connections[_key(hop)] = connection
+        self._connections.setdefault(_key(hop._replace(name="")), connection)
 
     def closed(self, connection: _Connection) -> None:
         for key in [key for key, known in self._connections.items() if known is connection]:
@@ -193,8 +200,8 @@ class Transports:
 
     @staticmethod
     def _server_context(tls: TlsTerms) -> ssl.SSLContext:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tls.ca) if tls.ca else None)
         try:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tls.ca) if tls.ca else None)
             context.load_cert_chain(tls.certificate, tls.key)
         except (OSError, ssl.SSLError) as error:
             raise TransportFailed(
@@ -237,15 +244,17 @@ class _Connection(asyncio.Protocol):
             return
         self.proven = bool(transport.get_extra_info("peercert"))
         if self._hop is None:
-            self._hop = Hop(
-                str(ipaddress.ip_address(peer[0]).compressed).removeprefix("::ffff:"), peer[1], self._protocol
-            )
+            self._hop = Hop(_unmapped(peer[0]), peer[1], self._protocol)
+        if not self._outbound:
+            self._wait()
         self._owner.opened(self, self._hop)
 
     def data_received(self, data: bytes) -> None:
         assert self._hop is not None
+        whole = False
         try:
             for message in self._framer.feed(data):
+                whole = True
                 if message is PING:
                     self.send(PONG, lambda: None)
                 else:
@@ -253,11 +262,11 @@ class _Connection(asyncio.Protocol):
         except BadMessage as error:
             log.info("sip.stream_cut", source=self._hop.host, error=str(error))
             self.close()
-        if self._deadline is not None:
+        if self._deadline is not None and (whole or not self._framer.waiting):
             self._deadline.cancel()
             self._deadline = None
-        if self._framer.waiting:
-            self._deadline = asyncio.get_running_loop().call_later(PARTIAL_S, self.close)
+        if self._framer.waiting and self._deadline is None:
+            self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
@@ -279,6 +288,17 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def _wait(self) -> None:
+        """A message has to come whole in time, the first one of a connection that came in as well."""
+        self._deadline = asyncio.get_running_loop().call_later(PARTIAL_S, self.close)
 
-def _key(hop: Hop) -> tuple[str, int, Protocol]:
-    return hop.host, hop.port, hop.transport
+
+def _key(hop: Hop) -> Key:
+    return hop.host, hop.port, hop.transport, hop.name
+
+
+def _unmapped(host: str) -> str:
+    """*host* in its shortest form; an IPv4 address that came in over an IPv6 socket as what it is."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).compressed
