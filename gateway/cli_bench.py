@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from gateway import cli_bench_calls
 from gateway.consent.order import Language
 from gateway.consent.testimony import Grammar
 from gateway.demo import VOICES
@@ -38,6 +39,8 @@ out, err = Console(), Console(stderr=True)
 AsJson = Annotated[bool, typer.Option("--json", help="for scripts")]
 GRAMMAR = "consent"
 MOST_STREAMS = 100
+app.command("media")(cli_bench_calls.media)
+app.command("setup")(cli_bench_calls.setup)
 
 
 @app.command("turn")
