@@ -146,7 +146,7 @@ def reduce(record: Record, entry: ev.Entry) -> Step:
                 record, state="calling", calls=record.calls + 1, call_id=event.call_id, gateway=event.gateway,
                 by_machine=False,
             ), ()  # fmt: skip
-        case ev.AnswerJudged(verdict="machine") if event.call_id == record.call_id:
+        case ev.AnswerJudged(verdict="machine") if record.is_open and event.call_id == record.call_id:
             return _machine(record), ()
         case ev.UtteranceHeard() if record.is_open and event.call_id == record.call_id:
             return _heard(record, event)
@@ -225,7 +225,7 @@ def _denied(record: Record, event: ev.ConsentDenied) -> Step:
 
 
 def _call_ended(record: Record, event: ev.CallEnded) -> Step:
-    if event.outcome == "machine":
+    if event.outcome == "machine" and record.is_open:
         record = _machine(record)
     if record.state != "calling":
         return record, ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 import pytest
@@ -36,6 +36,7 @@ from gateway.consent.record import (
 from gateway.consent.verdict import Verdict
 from gateway.demo.orders import sample_order
 
+Who = Literal["human", "machine", "unsure"]
 START = datetime(2026, 3, 1, 9, tzinfo=UTC)
 REQUEST = OrderRequest.model_validate(sample_order("+821012345678", START.date()))
 LIMITS = ev.Limits(call_attempts=3, call_retry_s=1800, code_ttl_s=3600, code_tries=3)
@@ -78,8 +79,14 @@ def heard(
     )
 
 
-def ended(outcome: ev.CallOutcome = "completed", call_id: str = "call-1") -> ev.CallEnded:
-    return ev.CallEnded(call_id=call_id, outcome=outcome, reason="", duration_ms=60_000)
+def ended(
+    outcome: ev.CallOutcome = "completed", call_id: str = "call-1", next_call: ev.NextCall | None = None
+) -> ev.CallEnded:
+    return ev.CallEnded(call_id=call_id, outcome=outcome, reason="", duration_ms=60_000, next_call=next_call)
+
+
+def judged(verdict: Who = "machine", call_id: str = "call-1") -> ev.AnswerJudged:
+    return ev.AnswerJudged(call_id=call_id, verdict=verdict, reason="a long greeting", at_ms=4000)
 
 
 def issued(expires_at: datetime = EXPIRES) -> ev.ChallengeIssued:
@@ -197,6 +204,67 @@ class TestCalls:
     def test_the_end_of_the_call_does_not_undo_the_consent(self) -> None:
         record = after(*TO_SPOKEN)
         assert (record, ()) == step(record, ended())
+
+
+class TestMachines:
+    """A machine that answers: an attempt like every other, whose next one the dialplan orders; and never a consent."""
+
+    LATER = ev.NextCall(wanted=True, after_s=7200)
+    NEVER = ev.NextCall(wanted=False, after_s=7200)
+
+    def test_its_call_is_an_attempt_and_the_dialplan_says_when_the_next_is(self) -> None:
+        record, effects = step(after(started(), judged()), ended("machine", next_call=self.LATER))
+        assert (("ordered", 1), (PlaceCall(7200),)) == ((record.state, record.calls), effects)
+
+    def test_where_the_dialplan_wants_no_other_the_subscriber_is_unreachable(self) -> None:
+        record, effects = step(after(started(), judged()), ended("machine", next_call=self.NEVER))
+        assert ("unreachable", "machine", ()) == (record.state, record.reason, effects)
+
+    def test_the_attempts_of_the_order_are_not_exceeded(self) -> None:
+        busy = [event for call in "ab" for event in (started(call), ended("busy", call))]
+        record, effects = step(after(*busy, started("c"), judged("machine", "c")), ended("machine", "c", self.LATER))
+        assert ("unreachable", ()) == (record.state, effects)
+
+    def test_an_order_that_nobody_asked_to_call_about_is_not_called_about(self) -> None:
+        record = after(started(), judged(), call_now=False)
+        assert () == step(record, ended("machine", next_call=self.LATER))[1]
+
+    def test_what_the_dialplan_does_not_say_the_limits_do(self) -> None:
+        assert (PlaceCall(1800),) == step(after(started(), judged()), ended("machine"))[1]
+
+    def test_its_consent_is_none(self) -> None:
+        record, effects = step(after(started(), judged()), spoken())
+        assert ("calling", None, ()) == (record.state, record.spoken, effects)
+
+    @pytest.mark.parametrize("verdict", ["human", "unsure"])
+    def test_who_is_no_machine_may_consent(self, verdict: Who) -> None:
+        assert "spoken" == after(started(), judged(verdict), spoken()).state
+
+    def test_another_calls_machine_says_nothing_of_this_one(self) -> None:
+        assert "spoken" == after(started(), judged("machine", "call-0"), spoken()).state
+
+    def test_the_next_call_begins_anew(self) -> None:
+        first = started("a"), judged("machine", "a"), ended("machine", "a", self.LATER)
+        assert "spoken" == after(*first, started("b"), spoken("b")).state
+
+    @pytest.mark.parametrize("event", [judged(), ended("machine")], ids=["when it is told", "when the call ends"])
+    @pytest.mark.parametrize("state", ["spoken", "challenged"])
+    def test_told_late_it_takes_the_consent_of_its_call_away(self, state: str, event: ev.Event) -> None:
+        record, effects = step(after(*WAYS[state]), event)
+        assert ("failed", "a machine had answered, and no machine can consent", ()) == (
+            record.state, record.reason, effects,
+        )  # fmt: skip
+        assert () == step(record, reply())[1]
+
+    @pytest.mark.parametrize("state", [*CONFIRMED, *ENDS])
+    def test_what_has_ended_or_was_confirmed_stays_as_it_is(self, state: str) -> None:
+        record = after(*WAYS[state])
+        for event in (judged(), ended("machine")):
+            assert (record, ()) == step(record, event)
+
+    @pytest.mark.parametrize("verdict", ["deny", "stop"])
+    def test_a_no_that_was_heard_before_it_stands(self, verdict: Verdict) -> None:
+        assert "refused" == after(started(), heard(verdict, aside=True), judged(), ended("machine")).state
 
 
 class TestConsent:
@@ -447,7 +515,8 @@ anything: st.SearchStrategy[ev.Event] = st.one_of(
     st.builds(spoken, calls, hashes),
     st.builds(denied, st.sampled_from(["refused", "unclear", "ineligible", "stop"]), calls),
     st.builds(heard, st.sampled_from(VERDICTS), aside=st.booleans(), grants_consent=st.booleans(), call_id=calls),
-    st.builds(ended, st.sampled_from(["completed", "busy", "transferred", "lost"]), calls),
+    st.builds(ended, st.sampled_from(["completed", "busy", "transferred", "lost", "machine"]), calls),
+    st.builds(judged, st.sampled_from(["human", "machine", "unsure"]), calls),
     st.builds(issued, st.integers(0, 120).map(lambda minutes: START + timedelta(minutes=minutes))),
     st.builds(reply, st.sampled_from(["code", "code", "code", "unreadable", "stop"]), matches=st.booleans()),
     st.sampled_from([EXPIRED, WITHDRAWN, ATTEMPTED, DEAD, PROVISIONED, CREATED]),
@@ -496,7 +565,13 @@ def ends_an_order(event: ev.Event, record: Record, challenge_id: str) -> bool:
             return True
         case ev.ChallengeExpired():
             return event.challenge_id == challenge_id
+        case ev.AnswerJudged(verdict="machine") | ev.CallEnded(outcome="machine"):
+            return event.call_id == record.call_id and record.state in ("spoken", "challenged")
     return False
+
+
+def is_start(event: ev.Event, call_id: str) -> bool:
+    return isinstance(event, ev.CallStarted) and event.call_id == call_id
 
 
 SEEK = settings(phases=[Phase.generate], max_examples=5000)
@@ -541,6 +616,19 @@ class TestThePromise:
                 for number, ((_, met, _), (earlier, _, _)) in enumerate(pairwise(lived[:place]), 1):
                     was_expiry = isinstance(earlier.event, ev.ChallengeExpired)
                     assert (was_expiry and number < issued_at) or not ends_an_order(earlier.event, met, challenge_id)
+
+    @settings(max_examples=250)
+    @given(histories, waits)
+    def test_no_webhook_for_what_a_machine_said(self, events: list[ev.Event], waits_us: list[int]) -> None:
+        lived = live(events, waits_us)
+        for place, (_, record, effects) in enumerate(lived):
+            if not any(isinstance(effect, Provision) for effect in effects):
+                continue
+            assert record.spoken is not None
+            began = max(n for n, (now, _, _) in enumerate(lived[:place]) if is_start(now.event, record.spoken.call_id))
+            during = [now.event for now, _, _ in lived[began:place]]
+            told = [e for e in during if isinstance(e, ev.AnswerJudged) and e.verdict == "machine"]
+            assert record.spoken.call_id not in [event.call_id for event in told]
 
     @settings(max_examples=250)
     @given(histories, waits)
