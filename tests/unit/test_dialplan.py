@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
+from gateway.consent.canonical import content_hash
 from gateway.dialplan.errors import BadDialplan, UnsafeDialplan
-from gateway.dialplan.lint import lint, require_safe
+from gateway.dialplan.lint import lint, message_findings, require_safe
 from gateway.dialplan.model import MANDATORY, Dialplan, load_dialplans, parse_dialplan
 from gateway.resources import data_folder
+from gateway.speech.machine import Thresholds
 
 FOLDER = data_folder("dialplans")
 SHIPPED, TWICE = (
@@ -37,6 +40,11 @@ def question(name: str, **changes: Any) -> dict[str, Any]:
 
 def findings(data: dict[str, Any]) -> tuple[str, ...]:
     return lint(Dialplan.model_validate(data))
+
+
+def with_machine(**changes: Any) -> dict[str, Any]:
+    """The shipped script with other words about machines."""
+    return deepcopy(SHIPPED) | {"machine": SHIPPED["machine"] | changes}
 
 
 def fault(data: dict[str, Any] | str) -> str:
@@ -223,6 +231,108 @@ class TestTheShippedScript:
     def test_with_bargein_on_the_consent_question_it_is_not(self) -> None:
         data = edited(consent=question("consent", bargein=True))
         assert "consent question 'consent' allows bargein: it must be heard to its end" in findings(data)
+
+
+class TestMachines:
+    MESSAGE: ClassVar = {"then": "leave_message", "prompt": "message"}
+
+    @pytest.mark.parametrize("script", [SHIPPED, TWICE], ids=lambda script: script["name"])
+    def test_the_shipped_scripts_look_for_them_and_hang_up(self, script: dict[str, Any]) -> None:
+        machine = Dialplan.model_validate(script).machine
+        assert machine is not None
+        assert (True, "hang_up", True) == (machine.detect, machine.then, machine.retry)
+
+    def test_the_thresholds_are_those_of_the_detector(self) -> None:
+        machine = Dialplan.model_validate(SHIPPED).machine
+        assert asdict(Thresholds()) == {name: getattr(machine, name) for name in asdict(Thresholds())}
+
+    def test_a_script_may_say_nothing_of_them(self) -> None:
+        silent = {key: value for key, value in SHIPPED.items() if key != "machine"}
+        assert (None, ()) == (Dialplan.model_validate(silent).machine, findings(silent))
+
+    def test_a_script_that_says_nothing_of_them_keeps_its_reference(self) -> None:
+        """Orders bound to it before there was a word for machines are still called about."""
+        silent = Dialplan.model_validate({key: value for key, value in SHIPPED.items() if key != "machine"})
+        content = silent.model_dump(mode="json", exclude={"machine"})
+        assert (content_hash(content), False) == (silent.ref.sha256, "machine" in content)
+
+    def test_what_is_said_of_them_is_part_of_the_script(self) -> None:
+        other = with_machine(retry_after_s=60)
+        assert Dialplan.model_validate(SHIPPED).ref.sha256 != Dialplan.model_validate(other).ref.sha256
+
+    @pytest.mark.parametrize(
+        ("path", "changes"),
+        [
+            ("machine.detect", {"detect": "perhaps"}),
+            ("machine.then", {"then": "ask"}),
+            ("machine.greeting_ms", {"greeting_ms": 500}),
+            ("machine.words", {"words": 1}),
+            ("machine.retry_after_s", {"retry_after_s": 0}),
+            ("machine.mood", {"mood": "glad"}),
+            ("machine", {"then": "leave_message"}),
+            ("machine", {"prompt": "message"}),
+            ("machine", {"greeting_ms": 7000}),
+            ("machine", {"initial_silence_ms": 4000}),
+        ],
+    )
+    def test_a_fault_is_named_by_its_path(self, path: str, changes: dict[str, Any]) -> None:
+        assert fault(with_machine(**changes)).startswith(f"my.yaml: {path}: ")
+
+    def test_a_script_cannot_say_that_a_machine_has_answered(self) -> None:
+        refused = {"hangup": {"outcome": "machine"}}
+        assert "my.yaml: steps.thanks.hangup.outcome: " in fault(edited(thanks=refused))
+
+    def test_no_step_has_the_name_of_what_is_played_to_a_machine(self) -> None:
+        assert "the step 'machine' must have another name" in fault(edited(machine={"goto": "refused"}))
+
+    def test_the_message_is_among_the_prompts(self) -> None:
+        plan = Dialplan.model_validate(with_machine(**self.MESSAGE))
+        assert ("message" in plan.prompt_names(), ()) == (True, lint(plan))
+
+    @pytest.mark.parametrize("prompt", ["consent", "opening", "thanks", "disclosure_price", "goodbye_trouble"])
+    def test_what_people_are_asked_or_told_is_no_message(self, prompt: str) -> None:
+        found = findings(with_machine(then="leave_message", prompt=prompt))
+        assert (f"the message {prompt!r} for machines is a prompt for people, or tells a term of the offer",) == found
+
+    def test_a_term_is_no_message_even_where_the_script_does_not_tell_it(self) -> None:
+        data = with_machine(then="leave_message", prompt="disclosure_trial")
+        data["steps"]["terms"]["disclose"]["terms"].remove("trial")
+        assert any("'disclosure_trial' for machines" in found for found in findings(data))
+
+    @pytest.mark.parametrize("wording", ["", "Good day.", "Good day, this is {operator}. We will call again."])
+    def test_a_message_may_name_the_operator(self, wording: str) -> None:
+        assert () == message_findings(Dialplan.model_validate(with_machine(**self.MESSAGE)), wording)
+
+    @pytest.mark.parametrize("slot", ["offer", "price", "starts_on", "how_to_use"])
+    def test_a_message_may_name_nothing_of_the_order(self, slot: str) -> None:
+        """Rule R14: whoever lives there hears it."""
+        plan = Dialplan.model_validate(with_machine(**self.MESSAGE))
+        [found] = message_findings(plan, f"This is {{operator}} about {{{slot}}}.")
+        assert f"the message 'message' for machines has {{{slot}}}; only {{operator}} may be in it" == found
+
+    def test_terms_told_before_anybody_has_said_yes_may_be_told_to_a_machine(self) -> None:
+        assert "step 'terms' can be reached before anybody has said yes to a question: it may be a machine" in findings(
+            deepcopy(SHIPPED) | {"start": "introduction"}
+        )
+
+    @pytest.mark.parametrize("name", ["interest", "consent"])
+    def test_so_may_a_binding_question_be_asked_of_one(self, name: str) -> None:
+        found = findings(deepcopy(TWICE) | {"start": name})
+        assert f"step {name!r} can be reached before anybody has said yes to a question: it may be a machine" in found
+
+    @pytest.mark.parametrize("answer", ["noinput", "nomatch", "agent"])
+    def test_an_answer_that_does_not_fit_tells_no_person(self, answer: str) -> None:
+        """The first question goes by unanswered, and the others are none: what follows may be heard by a machine."""
+        ask = SHIPPED["steps"]["opening"]["ask"]
+        onward = "introduction" if answer == "agent" else ask[answer] | {"then": "introduction"}
+        data = edited(opening=question("opening", **{answer: onward}))
+        assert "step 'terms' can be reached before anybody has said yes to a question: it may be a machine" in findings(
+            data
+        )
+
+    def test_where_none_is_looked_for_there_is_nothing_to_wait_for(self) -> None:
+        data = with_machine(detect=False) | {"start": "introduction"}
+        assert not any("may be a machine" in found for found in findings(data))
 
 
 class TestTwoCaptures:

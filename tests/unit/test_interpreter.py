@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from gateway.consent.verdict import Verdict
 from gateway.dialplan.interpreter import (
     Action,
+    AwaitBeep,
     Deny,
+    Detect,
     Done,
     End,
     Grant,
     Heard,
+    MachineFound,
     Objection,
     Play,
     Played,
@@ -318,6 +321,108 @@ class TestTwoCaptures:
     def test_without_the_second_yes_nothing_is_granted(self) -> None:
         actions = call(TWICE, consent="deny")
         assert (Deny("consent", "refused"), False) == (denial(actions), granted(actions))
+
+
+def leaving(plan: Dialplan) -> Dialplan:
+    """*plan*, leaving a message on machines."""
+    assert plan.machine is not None
+    machine = plan.machine.model_copy(update={"then": "leave_message", "prompt": "message"})
+    return plan.model_copy(update={"machine": machine})
+
+
+FOUND = MachineFound("a beep")
+HUNG_UP: list[Action] = [End("machine", "machine", "a beep")]
+
+
+class TestMachines:
+    """On outbound calls: who has answered is waited for, and a machine is asked nothing, whenever it is found."""
+
+    def test_an_outbound_call_begins_with_the_hello_of_whoever_answers(self) -> None:
+        script = run(SHIPPED, outbound=True)
+        assert Detect("opening") == next(script)
+        assert call()[0] == script.send(Done())
+
+    def test_with_a_person_all_goes_as_on_an_inbound_call(self) -> None:
+        assert [Detect("opening"), *call()] == list(acted(run(SHIPPED, outbound=True), Callee()))
+
+    def test_on_an_inbound_call_nobody_is_waited_for(self) -> None:
+        assert not any(isinstance(action, Detect) for action in call())
+
+    def test_neither_where_the_script_does_not_look_for_machines(self) -> None:
+        assert SHIPPED.machine is not None
+        deaf = SHIPPED.machine.model_copy(update={"detect": False})
+        for machine in (None, deaf):
+            plan = SHIPPED.model_copy(update={"machine": machine})
+            assert call()[0] == next(run(plan, outbound=True))
+
+    def test_a_machine_is_hung_up_on(self) -> None:
+        script = run(SHIPPED, outbound=True)
+        next(script)
+        assert HUNG_UP == list(acted(script, Callee(), FOUND))
+
+    @pytest.mark.parametrize(
+        ("ready", "whole", "expected"),
+        [
+            (True, True, "a beep; a message was left"),
+            (True, False, "a beep; the message was cut"),
+            (False, True, "a beep; it took no message"),
+        ],
+    )
+    def test_or_left_a_message_when_it_takes_one(self, ready: bool, whole: bool, expected: str) -> None:
+        script = run(leaving(SHIPPED), outbound=True)
+        next(script)
+        assert AwaitBeep("machine") == script.send(FOUND)
+        action = script.send(Done(ready))
+        if ready:
+            assert Play("machine", ("message",), watch=False) == action
+            action = script.send(Played(whole))
+        assert End("machine", "machine", expected) == action
+
+    @pytest.mark.parametrize("plan", [SHIPPED, TWICE, leaving(SHIPPED), leaving(TWICE)])
+    def test_wherever_it_is_found_nothing_is_asked_told_or_granted_after_it(self, plan: Dialplan) -> None:
+        """In place of the result of every action of a whole call, one after the other."""
+        whole = list(acted(run(plan, outbound=True), Callee()))
+        assert len(whole) > 15
+        for place in range(len(whole) - 1):
+            script, callee = run(plan, outbound=True), Callee()
+            action = next(script)
+            for _ in range(place):
+                action = script.send(callee(action))
+            assert whole[place] == action
+            after = list(acted(script, callee, FOUND))
+            left = [action for action in after if isinstance(action, Play)]
+            assert {AwaitBeep, Play, End} >= {type(action) for action in after}
+            assert [Play("machine", ("message",), watch=False)][: len(left)] == left
+            assert ("machine", "machine") == (after[-1].step, after[-1].outcome)  # type: ignore[union-attr]
+
+    @settings(max_examples=300)
+    @given(st.sampled_from([SHIPPED, TWICE, leaving(TWICE)]), st.lists(st.sampled_from(VERDICTS)), st.integers(0, 40))
+    def test_whatever_was_answered_before_it(self, plan: Dialplan, verdicts: list[Verdict], place: int) -> None:
+        said, callee = iter(verdicts), Callee()
+        script = run(plan, outbound=True)
+        action = next(script)
+        for _ in range(place):
+            if isinstance(action, End):
+                return
+            result = Heard(next(said, "affirm")) if isinstance(action, Question) else callee(action)
+            action = script.send(result)
+        if not isinstance(action, End):
+            after = list(acted(script, callee, FOUND))
+            assert {AwaitBeep, Play, End} >= {type(action) for action in after}
+            assert len(after) <= 3
+
+
+def acted(
+    script: Generator[Action, Result, None], answer: Callable[[Action], Result], first: Result | None = None
+) -> Iterator[Action]:
+    """The actions that follow: after the result *first*, or from the beginning."""
+    action = next(script) if first is None else script.send(first)
+    while True:
+        yield action
+        try:
+            action = script.send(answer(action))
+        except StopIteration:
+            return
 
 
 class TestTheRecordRefuses:
