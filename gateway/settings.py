@@ -57,7 +57,7 @@ def _port_range(text: str) -> str:
 
 
 def _unset(text: Any) -> Any:
-    """An empty path is none, not the folder that the gateway was started in."""
+    """Empty is none: for a path not the folder that the gateway was started in."""
     return None if text == "" else text
 
 
@@ -69,6 +69,7 @@ def _network(text: str) -> str:
 
 
 OptionalPath = Annotated[Path | None, BeforeValidator(_unset)]
+OptionalFlag = Annotated[bool | None, BeforeValidator(_unset)]
 HostPortText = Annotated[str, AfterValidator(_host_port)]
 OptionalHostPort = Annotated[str, AfterValidator(lambda text: _host_port(text) if text else text)]
 Network = Annotated[str, AfterValidator(_network)]
@@ -156,7 +157,7 @@ class LineSettings(Section):
     host: str
     port: int = Field(5060, ge=0, le=65535, description="0: the transport's own, or what DNS says (NAPTR, SRV)")
     transport: Transport = Field("udp", description="udp, tcp or tls")
-    srtp: bool | None = Field(None, description="encrypt the media; empty: where the transport is tls")
+    srtp: OptionalFlag = Field(None, description="encrypt the media; empty: where the transport is tls")
     peers: tuple[PeerSettings, ...] = Field((), description="more addresses, tried when the first is down")
     most_calls: int = Field(100, ge=1, le=2000, description="calls at once over this line")
     calls_per_second: float = Field(10.0, gt=0, le=1000, description="new calls a second over this line")

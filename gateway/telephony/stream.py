@@ -40,7 +40,9 @@ _USUAL_OCTETS = 476
 """Room for a packet of up to 40 ms in Python's own small-object memory, which is cheaper than the system's."""
 
 _ANCILLARY_OCTETS = 64
-_TIMEVAL = struct.Struct("@qq")
+_MARKER = 0x80
+_timespec = struct.Struct("@qq").unpack
+_pack, _unpack_from = HEADER.pack, HEADER.unpack_from
 _TICKS_MS = 20
 
 
@@ -69,7 +71,7 @@ class MediaStream:
     """One call's RTP. *timeout_s* without a packet ends the call, when the far end is meant to send; 0 never does."""
 
     __slots__ = (
-        "_checked", "_held", "_keys", "_last_event", "_latched", "_marker", "_payload_type", "_playing", "_playout", "_pressed", "_protection", "_random", "_receive", "_room", "_send_to",
+        "_checked", "_held", "_keys", "_last_event", "_latched", "_payload_type", "_playing", "_playout", "_pressed", "_protection", "_random", "_receive", "_room", "_second", "_send_to",
         "_sequence", "_silence", "_source", "_ssrc", "_timeout_frames", "_timestamp", "_wall", "counters",
         "first_packet_frame", "frames_in", "last_packet_frame", "on_failure", "on_key", "ports", "reception", "recorder",
         "reporting", "tap", "terms",
@@ -104,9 +106,10 @@ class MediaStream:
         self._playing: Playing | None = None
         self._keys: deque[tuple[str, int]] = deque()
         self._sequence, self._timestamp, self._ssrc = randbits(16), randbits(32), randbits(32)
-        self._marker = True
         self._source: HostPort | None = None
         self._latched = False
+        self._second = terms.payload_type | _MARKER
+        """The second octet of the next packet: the first of all is marked (RFC 3551 §4.1)."""
         self._last_event = -1
         self._pressed: tuple[int, str, int] | None = None
         """Timestamp and key of an event whose end has not come, and the frame of its last packet."""
@@ -187,11 +190,11 @@ class MediaStream:
             self._room = _MOST_OCTETS
             self.counters.malformed += 1
             return
-        arrived = _TIMEVAL.unpack(ancillary[0][2]) if ancillary else None
+        arrived = _timespec(ancillary[0][2]) if ancillary else None
         try:
             if self._protection is not None and not is_rtcp(data):
                 data = self._protection.unprotect(data)
-            first, second, sequence, timestamp, ssrc = HEADER.unpack_from(data)
+            first, second, sequence, timestamp, ssrc = _unpack_from(data)
             reception = self.reception
             if (  # nearly all are like this
                 first == 0x80
@@ -355,17 +358,20 @@ class MediaStream:
 
     def _send_audio(self) -> bytes:
         """Send the next frame of what plays, else silence. A frame that did not leave was not played: it is tried again."""
-        playing = self._playing
-        payload = self._silence if playing is None or self._held else playing.frames[playing.cursor]
-        sent = self._send(self._payload_type, payload, self._timestamp, self._marker)
-        self._marker = False
-        self._timestamp = (self._timestamp + FRAME) & 0xFFFFFFFF
-        if not sent:
+        playing, timestamp, second = self._playing, self._timestamp, self._second
+        self._timestamp = (timestamp + FRAME) & 0xFFFFFFFF
+        self._second = self._payload_type
+        if playing is None or self._held:
+            self._send(second, self._silence, timestamp)
             return self._silence
-        if playing is not None and not self._held:
-            playing.cursor += 1
-            if playing.cursor == len(playing.frames):
-                self.stop_playing()
+        cursor = playing.cursor
+        payload = playing.frames[cursor]
+        if not self._send(second, payload, timestamp):
+            return self._silence
+        cursor += 1
+        playing.cursor = cursor
+        if cursor == len(playing.frames):
+            self.stop_playing()
         return payload
 
     def _send_key(self) -> bytes:
@@ -373,17 +379,17 @@ class MediaStream:
         if key and self.terms.event_type is not None:
             start = (self._timestamp - (step - 1) * FRAME) & 0xFFFFFFFF
             duration, end = min(step, DTMF_FRAMES) * FRAME, step >= DTMF_FRAMES
-            self._send(self.terms.event_type, event_payload(key, end, duration), start, step == 1)
+            marker = _MARKER if step == 1 else 0
+            self._send(self.terms.event_type | marker, event_payload(key, end, duration), start)
         else:
-            self._send(self.terms.payload_type, self._silence, self._timestamp, False)
+            self._send(self._payload_type, self._silence, self._timestamp)
         self._timestamp = (self._timestamp + FRAME) & 0xFFFFFFFF
         return self._silence
 
-    def _send(self, payload_type: int, payload: bytes, timestamp: int, marker: bool) -> bool:
-        """Whether the packet left."""
+    def _send(self, second: int, payload: bytes, timestamp: int) -> bool:
+        """Whether the packet left; *second* is its second octet, payload type and marker."""
         sequence = self._sequence = (self._sequence + 1) & 0xFFFF
-        second = payload_type | 0x80 if marker else payload_type
-        packet = HEADER.pack(0x80, second, sequence, timestamp, self._ssrc) + payload
+        packet = _pack(0x80, second, sequence, timestamp, self._ssrc) + payload
         target = self._source
         if target is None:
             target = self.terms.remote
