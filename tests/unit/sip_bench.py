@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from aiosipua.message import SipMessage, SipRequest, SipResponse
 
+from gateway.telephony.auth import ClientAuth, Credentials
 from gateway.telephony.endpoint import Endpoint, Incoming
 from gateway.telephony.message import HostPort, make_response
 from gateway.telephony.transaction import (
@@ -74,13 +75,21 @@ class FakeClock:
 
 @dataclass
 class Wire:
-    """What was sent, when and to whom."""
+    """What was sent, when and to whom. Hops in *broken* cannot be reached; *failures* tell so later, as a connection does that
+    is closed.
+    """
 
     clock: FakeClock
     sent: list[tuple[float, SipRequest | SipResponse, Hop]] = field(default_factory=list)
+    broken: set[Hop] = field(default_factory=set)
+    failures: list[Callable[[], None]] = field(default_factory=list)
 
     def send(self, data: bytes, peer: Hop, failed: Callable[[], None]) -> None:
+        if peer in self.broken:
+            failed()
+            return
         self.sent.append((self.clock.now, SipMessage.parse(data), peer))
+        self.failures.append(failed)
 
     @property
     def messages(self) -> list[SipRequest | SipResponse]:
@@ -110,6 +119,7 @@ class Bench:
         self.clock = FakeClock()
         self.wire = Wire(self.clock)
         self.requests: list[Incoming] = []
+        """What the user agent was given."""
         self.acks: list[SipRequest] = []
         self.responses: list[int | None] = []
         self.endpoint = Endpoint(
@@ -119,9 +129,9 @@ class Bench:
     def take(self, message: bytes | SipMessage, source: Hop = PEER) -> None:
         self.endpoint.receive(bytes(message), source)
 
-    def send(self, message: SipRequest) -> SipRequest:
+    def send(self, message: SipRequest, peer: Hop = PEER) -> SipRequest:
         """*message* in a client transaction; the statuses that come are kept in ``responses``."""
-        return self.endpoint.request(message, PEER, self.keep)
+        return self.endpoint.request(message, peer, self.keep)
 
     def keep(self, response: SipResponse | None) -> None:
         self.responses.append(response.status_code if response is not None else None)
@@ -223,3 +233,12 @@ def ours(method: str = "INVITE", *, seq: int = 1) -> SipRequest:
     made = request(method, seq=seq, from_tag="ours")
     made.remove_header("Via")
     return made
+
+
+def authorize(again: SipRequest, refusal: SipResponse, credentials: Credentials) -> bool:
+    """Answer the challenges in *refusal* in *again*; False when there is none that can be answered."""
+    auth = ClientAuth(credentials)
+    if not auth.take(refusal, again):
+        return False
+    auth.apply(again)
+    return True

@@ -6,12 +6,12 @@ import hashlib
 
 import pytest
 from aiosipua.header_codec import parse_auth
-from aiosipua.message import SipRequest
+from aiosipua.message import SipRequest, SipResponse
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sip_bench import request, response
+from sip_bench import authorize, request, response
 
-from gateway.telephony.auth import NONCE_TTL_S, Credentials, DigestServer, authorize
+from gateway.telephony.auth import NONCE_TTL_S, ClientAuth, Credentials, DigestServer
 
 ALICE = Credentials("alice", "wonder:land")
 REALM = "gateway"
@@ -118,6 +118,78 @@ class TestAnsweringAChallenge:
         asked = request("REGISTER")
         assert not authorize(asked, response(asked, 401, headers={"WWW-Authenticate": challenge}), ALICE)
         assert asked.get_header("Authorization") is None
+
+    @pytest.mark.parametrize("name", ["realm", "nonce", "opaque"])
+    def test_a_parameter_that_would_break_out_of_its_quotes_is_not_answered(self, name: str) -> None:
+        params = {"realm": "pbx", "nonce": "n", "opaque": "o"} | {name: ""}
+        challenge = "Digest " + ", ".join(f'{key}="{value}"' for key, value in params.items() if value)
+        challenge += f', {name}="x"y"'
+        asked = request("REGISTER")
+        assert not authorize(asked, response(asked, 401, headers={"WWW-Authenticate": challenge}), ALICE)
+
+
+class TestAnsweringSeveral:
+    """RFC 3261 §22.3: proxies and the far end, each for a realm of its own."""
+
+    @pytest.fixture
+    def auth(self) -> ClientAuth:
+        return ClientAuth(ALICE)
+
+    def refusal(self, status: int = 401, *, realm: str = "pbx", nonce: str = "n1", more: str = "") -> SipResponse:
+        name = "WWW-Authenticate" if status == 401 else "Proxy-Authenticate"
+        challenge = f'Digest realm="{realm}", nonce="{nonce}", qop="auth"{more}'
+        return response(request("INVITE"), status, headers={name: challenge})
+
+    def attempt(self, auth: ClientAuth) -> SipRequest:
+        """The next request, with the answers to the challenges so far."""
+        asked = request("INVITE")
+        auth.apply(asked)
+        return asked
+
+    def answers(self, asked: SipRequest, header: str = "Authorization") -> list[dict[str, str]]:
+        return [parse_auth(value, credentials=True).params for value in asked.get_header_values(header)]
+
+    def test_each_realm_of_one_refusal_is_answered(self, auth: ClientAuth) -> None:
+        refusal = self.refusal(407, realm="first")
+        refusal.add_header("Proxy-Authenticate", 'Digest realm="second", nonce="n2"')
+        assert auth.take(refusal, self.attempt(auth))
+        given = self.answers(self.attempt(auth), "Proxy-Authorization")
+        assert ["first", "second"] == [params["realm"] for params in given]
+
+    def test_after_a_401_a_407_is_answered_too_and_both_answers_go_along(self, auth: ClientAuth) -> None:
+        assert auth.take(self.refusal(401), self.attempt(auth))
+        assert auth.take(self.refusal(407, realm="proxy", nonce="p1"), self.attempt(auth))
+        last = self.attempt(auth)
+        assert ["n1"] == [params["nonce"] for params in self.answers(last)]
+        assert ["p1"] == [params["nonce"] for params in self.answers(last, "Proxy-Authorization")]
+
+    def test_the_nonce_count_rises_with_each_use(self, auth: ClientAuth) -> None:
+        assert auth.take(self.refusal(), self.attempt(auth))
+        counts = [self.answers(self.attempt(auth))[0]["nc"] for _ in range(3)]
+        assert ["00000001", "00000002", "00000003"] == counts
+
+    def test_each_use_has_a_client_nonce_of_its_own(self, auth: ClientAuth) -> None:
+        assert auth.take(self.refusal(), self.attempt(auth))
+        assert 3 == len({self.answers(self.attempt(auth))[0]["cnonce"] for _ in range(3)})
+
+    def test_an_answer_that_is_refused_means_that_the_password_is_wrong(self, auth: ClientAuth) -> None:
+        assert auth.take(self.refusal(), self.attempt(auth))
+        assert not auth.take(self.refusal(nonce="n2"), self.attempt(auth))
+
+    def test_a_stale_nonce_is_replaced_and_counted_anew(self, auth: ClientAuth) -> None:
+        assert auth.take(self.refusal(), self.attempt(auth))
+        assert auth.take(self.refusal(nonce="n2", more=", stale=TRUE"), self.attempt(auth))
+        assert [("n2", "00000001")] == [(p["nonce"], p["nc"]) for p in self.answers(self.attempt(auth))]
+
+    def test_a_request_without_an_answer_is_challenged_anew_without_blame(self, auth: ClientAuth) -> None:
+        """A proxy asks again within the dialog, with a nonce of the day."""
+        assert auth.take(self.refusal(), self.attempt(auth))
+        assert auth.take(self.refusal(nonce="n2"), request("BYE"))
+        assert ["n2"] == [params["nonce"] for params in self.answers(self.attempt(auth))]
+
+    @pytest.mark.parametrize("status", [200, 403, 486, 503])
+    def test_what_is_no_challenge_is_none(self, auth: ClientAuth, status: int) -> None:
+        assert not auth.take(response(request("INVITE"), status), request("INVITE"))
 
 
 class Clock:

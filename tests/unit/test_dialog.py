@@ -53,7 +53,7 @@ class TestCreation:
         bare.remove_header("Contact")
         with pytest.raises(BadMessage, match="INVITE has no Contact"):
             server_dialog(bare, "ours")
-        with pytest.raises(BadMessage, match="2xx to INVITE has no Contact"):
+        with pytest.raises(BadMessage, match="200 to INVITE has no Contact"):
             client_dialog(bare, response(bare, 200))
 
 

@@ -6,13 +6,14 @@ import itertools
 
 import pytest
 from aiosipua.message import SipRequest, SipResponse
-from sip_bench import Bench, request
+from sip_bench import Bench, authorize, request
 
-from gateway.telephony.auth import NONCE_TTL_S, Credentials, DigestServer, authorize
+from gateway.telephony.auth import NONCE_TTL_S, Credentials, DigestServer
 from gateway.telephony.registrar import DEFAULT_EXPIRES_S, SHORTEST_EXPIRES_S, Registrar
+from gateway.telephony.transport import Hop
 
 ALICE = Credentials("100", "secret")
-PHONE = ("198.51.100.7", 31337)
+PHONE = Hop("198.51.100.7", 31337)
 
 
 class Phone:
@@ -21,6 +22,7 @@ class Phone:
     def __init__(self) -> None:
         self.bench = Bench(self._take)
         self.now = 1_000_000.0
+        self.source = PHONE
         self.registrar = Registrar(
             DigestServer("gateway", {"100": "secret", "200": "other"}, lambda: self.now), lambda: self.now
         )
@@ -29,8 +31,8 @@ class Phone:
     def _take(self, incoming: object) -> None:
         self.registrar.take(incoming)  # type: ignore[arg-type]
 
-    def send(self, register: SipRequest, source: tuple[str, int] = PHONE) -> SipResponse:
-        self.bench.take(register, source)
+    def send(self, register: SipRequest, source: Hop | None = None) -> SipResponse:
+        self.bench.take(register, source or self.source)
         answer = self.bench.wire.last
         assert isinstance(answer, SipResponse)
         return answer
@@ -88,7 +90,7 @@ class TestAuthentication:
         challenge = phone.send(phone.make())
         again = phone.make()
         assert authorize(again, challenge, ALICE)
-        assert 401 == phone.send(again, ("203.0.113.9", PHONE[1])).status_code
+        assert 401 == phone.send(again, Hop("203.0.113.9", PHONE.port)).status_code
         assert phone.registrar.find("100") is None
 
     def test_a_user_registers_nobody_but_himself(self, phone: Phone) -> None:
@@ -113,7 +115,7 @@ class TestBindings:
     def test_a_binding_is_found_by_its_source(self, phone: Phone) -> None:
         phone.register()
         assert phone.registrar.find("100") == phone.registrar.at(PHONE)
-        assert phone.registrar.at((PHONE[0], PHONE[1] + 1)) is None
+        assert phone.registrar.at(Hop(PHONE.host, PHONE.port + 1)) is None
 
     @pytest.mark.parametrize(
         ("headers", "granted"),
@@ -172,3 +174,60 @@ class TestBindings:
         phone.register({"Contact": "<sip:100@new>"})
         binding = phone.registrar.find("100")
         assert "sip:100@new" == (binding.contact if binding else None)
+
+    def test_a_phone_on_a_connection_is_reached_over_it(self, phone: Phone) -> None:
+        """RFC 5626: behind a router there is no other way."""
+        flow = Hop("198.51.100.7", 40000, "tcp")
+        phone.source = flow
+        phone.register()
+        binding = phone.registrar.find("100")
+        assert flow == (binding.flow if binding else None)
+
+    def test_a_phone_on_udp_is_reached_at_its_contact(self, phone: Phone) -> None:
+        phone.register()
+        binding = phone.registrar.find("100")
+        assert binding is not None
+        assert binding.flow is None
+
+
+class TestWho:
+    """Who sent a request: by password, or from the address that registered."""
+
+    def asked(self, phone: Phone, source: Hop, headers: dict[str, str] | None = None) -> str | None:
+        bench = Bench()
+        bench.take(request("INVITE", branch="z9hG4bK-invite", headers=headers), source)
+        return phone.registrar.who(bench.requests[0])
+
+    def test_the_address_of_a_registered_phone_is_proof(self, phone: Phone) -> None:
+        phone.register()
+        assert "100" == self.asked(phone, PHONE)
+
+    @pytest.mark.parametrize(
+        "source", [Hop("198.51.100.7", 31338), Hop("203.0.113.9", 31337), PHONE._replace(transport="tcp")]
+    )
+    def test_any_other_address_proves_nobody(self, phone: Phone, source: Hop) -> None:
+        phone.register()
+        assert self.asked(phone, source) is None
+
+    def test_an_address_whose_registration_ran_out_proves_nobody(self, phone: Phone) -> None:
+        phone.register({"Expires": "60"})
+        phone.now += 61
+        assert self.asked(phone, PHONE) is None
+
+    def test_a_password_is_proof_from_anywhere(self, phone: Phone) -> None:
+        bench = Bench(
+            lambda incoming: None if phone.registrar.who(incoming) else phone.registrar.challenge(incoming) and None
+        )
+        source = Hop("203.0.113.9", 5060)
+        bench.take(request("INVITE", branch="z9hG4bK-a"), source)
+        refusal = bench.wire.last
+        assert isinstance(refusal, SipResponse)
+        again = request("INVITE", branch="z9hG4bK-b", seq=2)
+        assert authorize(again, refusal, ALICE)
+        assert "100" == self.asked(phone, source, {"Authorization": again.get_header("Authorization") or ""})
+
+    def test_without_any_password_nobody_is_asked_for_one(self) -> None:
+        registrar, bench = Registrar(DigestServer("gateway", {}, float), float), Bench()
+        bench.take(request("INVITE"))
+        assert not registrar.challenge(bench.requests[0])
+        assert [] == bench.wire.sent

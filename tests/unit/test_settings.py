@@ -158,7 +158,11 @@ class TestFaults:
             ("lines.0", LINE + "dial = '{nummer}'"),
             ("lines.0", LINE + "dial = '{}'"),
             ("lines.0", LINE + "dial = '{number'"),
-            ("lines.0.port", LINE + "port = 0"),
+            ("lines.0.port", LINE + "port = -1"),
+            ("lines.0.port", LINE + "port = 65536"),
+            ("lines.0.transport", LINE + "transport = 'sctp'"),
+            ("lines.0.peers.0.weight", LINE + "[[lines.peers]]\nhost = 'b'\nweight = -1"),
+            ("lines.0.most_calls", LINE + "most_calls = 0"),
             ("policy.code_tries", "[policy]\ncode_tries = 0"),
             ("policy.code_ttl_s", "[policy]\ncode_ttl_s = 1"),
             ("policy.code_ttl_s", "[policy]\ncode_ttl_s = nan"),
@@ -172,6 +176,9 @@ class TestFaults:
         ("message", "text"),
         [
             ("tenants: two of the same name", TENANT + TENANT),
+            ("sip.tls_bind needs sip.tls_certificate and sip.tls_key", "[sip]\ntls_bind = '0.0.0.0:5061'"),
+            ("lines.trunk: transport tls needs sip.tls_bind", LINE + "transport = 'tls'"),
+            ("lines.trunk: transport tls needs sip.tls_bind", LINE + "[[lines.peers]]\nhost = 'b'\ntransport = 'tls'"),
             ("tenants: two with the same api_key", TENANT + TENANT.replace('"billing"', '"other"')),
             ("lines: two of the same name", LINE + LINE),
             ("sms.line: there is no line 'trunk'", "[sms]\nline = 'trunk'"),
@@ -283,4 +290,6 @@ class TestThePrintedFile:
     def test_every_key_has_its_meaning_beside_it_or_in_its_name(self) -> None:
         lines = commented_toml().splitlines()
         bare = [line for before, line in pairwise(lines) if re.match(r"#\w+ = ", line) and not before.startswith("# ")]
-        assert ["#name", "#host", "#port", "#encoding", "#id"] == [line.partition(" ")[0] for line in bare]
+        assert ["#name", "#host", "#host", "#transport", "#encoding", "#id"] == [
+            line.partition(" ")[0] for line in bare
+        ]

@@ -298,3 +298,62 @@ class TestNonInviteServer:
         self.respond(ladder, options, 200)
         ladder.clock.advance(100)
         assert 32.0 == ladder.ended_at
+
+
+class TestReliableTransports:
+    """RFC 3261 §17: over a connection nothing is retransmitted, and nothing is awaited that could only be a retransmission."""
+
+    @pytest.mark.parametrize(
+        ("transaction", "timers"),
+        [
+            (InviteClient(request("INVITE"), reliable=True), {"B"}),
+            (NonInviteClient(request("BYE"), reliable=True), {"F"}),
+        ],
+    )
+    def test_a_client_only_waits_for_the_answer(
+        self, transaction: InviteClient | NonInviteClient, timers: set[str]
+    ) -> None:
+        ladder = Ladder(transaction).run(transaction.start())
+        assert timers == ladder.armed
+        ladder.clock.advance(100)
+        assert ([0.0], 32.0) == (ladder.send_times, ladder.timed_out_at)
+
+    @pytest.mark.parametrize(
+        "transaction", [InviteClient(request("INVITE"), reliable=True), NonInviteClient(request("BYE"), reliable=True)]
+    )
+    def test_a_client_that_was_refused_ends_at_once(self, transaction: InviteClient | NonInviteClient) -> None:
+        """Timers D and K are zero."""
+        ladder = Ladder(transaction).run(transaction.start())
+        ladder.run(transaction.receive(response(transaction.request, 486)))
+        ladder.clock.advance(0)
+        assert ([486], 0.0) == (ladder.delivered, ladder.ended_at)
+
+    def test_a_2xx_may_still_come_from_another_fork(self) -> None:
+        """Timer M is 64*T1 over any transport (RFC 6026 §7.2)."""
+        transaction = InviteClient(request("INVITE"), reliable=True)
+        ladder = Ladder(transaction).run(transaction.start())
+        ladder.run(transaction.receive(response(transaction.request, 200)))
+        ladder.clock.advance(100)
+        assert 32.0 == ladder.ended_at
+
+    def test_an_invite_server_sends_its_refusal_once_and_still_gives_up_without_an_ack(self) -> None:
+        """Timer G is not set, timer H is."""
+        transaction = InviteServer(request("INVITE"), reliable=True)
+        ladder = Ladder(transaction).run(transaction.respond(response(transaction.request, 486)))
+        ladder.clock.advance(100)
+        assert ([0.0], 32.0) == (ladder.send_times, ladder.timed_out_at)
+
+    def test_an_acknowledged_invite_server_ends_at_once(self) -> None:
+        """Timer I is zero."""
+        transaction = InviteServer(request("INVITE"), reliable=True)
+        ladder = Ladder(transaction).run(transaction.respond(response(transaction.request, 486)))
+        ladder.run(transaction.receive(request("ACK")))
+        ladder.clock.advance(0)
+        assert (0.0, None) == (ladder.ended_at, ladder.timed_out_at)
+
+    def test_an_answered_non_invite_server_ends_at_once(self) -> None:
+        """Timer J is zero."""
+        transaction = NonInviteServer(request("OPTIONS"), reliable=True)
+        ladder = Ladder(transaction).run(transaction.respond(response(transaction.request, 200)))
+        ladder.clock.advance(0)
+        assert 0.0 == ladder.ended_at
