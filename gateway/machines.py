@@ -1,8 +1,8 @@
 """Who has answered an outbound call: waited for before anything is played, and looked for until a person has said something
 that fits. It only ever ends a call (rule R1): whoever is no machine is asked like everybody else.
 
-The detector runs in this process, on blocks of 100 ms: it costs half a millisecond a call-second, in the first seconds of an
-outbound call, which is less than the pipe to another process would.
+The detector runs in this process, on blocks of 100 ms: it takes 50 µs for each, in the first seconds of an outbound call only,
+and needs no decoder that could be lost.
 """
 
 from __future__ import annotations
