@@ -16,15 +16,17 @@ from gateway.speech.listener import Hearing, Listener, Session
 from gateway.telephony.media import MediaStream
 
 OnAside = Callable[[Hearing, int], Judgement]
-AlsoHeard = Callable[[bytes], None]
+AlsoHeard = Callable[[bytes, bytes], None]
+"""Is given what the caller said and what was sent to him meanwhile, in the codec of the call."""
+
 log = structlog.get_logger(__name__)
 WATCH_FRAMES = 5
 """A watch is fed 100 ms at a time: nobody waits for its verdict, and small writes cost the media process time."""
 
 
 class Tap:
-    """Feeds a stream's frames to a session, *frames* at a time, from here on until :meth:`off`; and what the caller says to
-    *also*.
+    """Feeds a stream's frames to a session, *frames* at a time, from here on until :meth:`off`; and to *also*,
+    where that is given.
     """
 
     def __init__(
@@ -45,12 +47,12 @@ class Tap:
     def flush(self) -> None:
         """Feed what has come so far."""
         if self._heard:
-            heard = bytes(self._heard)
+            heard, sent = bytes(self._heard), bytes(self._sent)
             if self._session is not None:
-                spoke = self._sent != self._silence * (len(self._sent) // FRAME)
-                self._session.feed_octets(heard, bytes(self._sent) if spoke else None)
+                spoke = sent != self._silence * (len(sent) // FRAME)
+                self._session.feed_octets(heard, sent if spoke else None)
             if self._also is not None:
-                self._also(heard)
+                self._also(heard, sent)
             self._heard.clear()
             self._sent.clear()
 
@@ -63,8 +65,8 @@ class Tap:
 
 class Watch:
     """Listens beside the prompts for a no and for stop words. Every utterance goes to *on_aside* with the place in the
-    recording where the watch began; what that returns is judged, and the first objection stops what plays. What the caller says
-    is given to *also* as well.
+    recording where the watch began; what that returns is judged, and the first objection stops what plays. What is heard and
+    sent is given to *also* as well.
     """
 
     def __init__(

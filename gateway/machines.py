@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
 
-from gateway.audio.codec import SAMPLE_RATE, Decoder, decoder
+from gateway.audio.codec import FRAME, SAMPLE_RATE, Decoder, decoder, silence
 from gateway.consent import events as ev
 from gateway.dialplan.lint import message_findings
 from gateway.dialplan.model import Dialplan
 from gateway.ears import Tap
 from gateway.language.pack import LanguagePack
-from gateway.speech.machine import BLOCK_FRAMES, Finding, MachineDetector, Thresholds
+from gateway.speech.machine import BLOCK_FRAMES, Finding, MachineDetector, Thresholds, Tone, has_tone
 from gateway.telephony.call import Call
 from gateway.telephony.errors import CallOver
 
 log = structlog.get_logger(__name__)
+SENT_PIECES = 200
+"""Of 20 to 100 ms: the last four seconds of what was sent, or more."""
+
 GREETING_S = 30.0
 """The longest greeting of a machine behind which a message is left."""
 
@@ -41,6 +45,7 @@ class MachineWatch:
     ) -> None:
         self._call, self._plan, self._pack, self._note = call, plan, pack, note
         self._ear: tuple[Decoder, MachineDetector] | None = None
+        self._sent: deque[bytes] = deque(maxlen=SENT_PIECES)
         self._tap: Tap | None = None
         loop = asyncio.get_running_loop()
         self._answered: asyncio.Future[Finding] = loop.create_future()
@@ -56,12 +61,16 @@ class MachineWatch:
         """What is done when a machine is heard; nothing where none is looked for."""
         return set() if self._ear is None else {self._machine}
 
-    def take(self, heard: bytes) -> None:
-        """What the callee says, in the codec of the call, whatever it was tapped for. A machine stops what plays."""
+    def take(self, heard: bytes, sent: bytes) -> None:
+        """What the callee says and what is sent to him, in the codec of the call, whatever it was tapped for. A machine stops
+        what plays.
+        """
         if self._ear is None:
             return
         coder, detector = self._ear
-        found = detector.push(coder.decode(heard))
+        self._sent.append(sent)
+        silent = silence(self._call.stream.terms.codec) * (len(sent) // FRAME)
+        found = detector.push(coder.decode(heard), sending=sent != silent)
         if found is not None and not self._answered.done():
             self._answered.set_result(found)
         if found is not None and found.verdict == "machine":
@@ -75,7 +84,8 @@ class MachineWatch:
         limits, codec = self._plan.machine, self._call.stream.terms.codec
         assert limits is not None, "the script looks for machines"
         values = {field.name: getattr(limits, field.name) for field in dataclasses.fields(Thresholds)}
-        self._ear = decoder(codec), MachineDetector(Thresholds(**values), SAMPLE_RATE[codec])
+        detector = MachineDetector(Thresholds(**values), SAMPLE_RATE[codec], is_own=self._was_sent)
+        self._ear = decoder(codec), detector
         self._listen()
         await self._first_of(self._answered)
         if not self._machine.done():
@@ -109,6 +119,11 @@ class MachineWatch:
         self._ear = None
         if self._tap is not None:
             self._tap.off()
+
+    def _was_sent(self, tone: Tone) -> bool:
+        """Whether *tone* sounded in what was sent a moment ago: a recorded prompt may have one, and the line an echo."""
+        codec = self._call.stream.terms.codec
+        return has_tone(decoder(codec).decode(b"".join(self._sent)), SAMPLE_RATE[codec], tone.hertz)
 
     def _listen(self) -> None:
         """Listen by itself, until something else does so on the stream."""

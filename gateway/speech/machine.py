@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +27,7 @@ BLOCK_FRAMES = 5
 """Frames that are looked at together: one call of numpy for five frames costs what it costs for one."""
 
 VAD_MODE = 2
-OVER_FLOOR_DB, OVER_FLOOR = 6.0, 0.45
+OVER_FLOOR_DB, OVER_FLOOR = 6.0, 0.3
 """A frame is voice where it is so much louder than the noise of the line, and so far up from it to the loudest voice."""
 
 FLOOR_DB, FLOOR_RISES, TOP_FALLS_DB = 12.0, 0.05, 0.05
@@ -53,6 +54,10 @@ LONGEST_TONE_MS = 2000
 RINGBACK_MS = 200
 """A tone that sounds already when the media begins is the end of the ringing."""
 
+ECHO_FRAMES = 15
+"""So long behind what was sent its echo may come: what is heard until then is nobody's talk."""
+
+OWN_TONE_FRAMES = 3
 MOST_MS = 30_000
 """How long after the answer a machine may still be found."""
 
@@ -172,15 +177,32 @@ class Pitch:
         return pitches
 
 
+def has_tone(samples: Pcm, rate: int, hertz: int) -> bool:
+    """Whether there is a tone of *hertz* in *samples*, 60 ms long at least."""
+    frame = rate * FRAME_MS // 1000
+    frames = samples[: samples.size // frame * frame].reshape(-1, frame).astype(np.float64)
+    if len(frames) < OWN_TONE_FRAMES:
+        return False
+    pitches = Pitch(rate).of(np.hstack([frames[:-1], frames[1:]]))
+    return sum(abs(pitch - hertz) <= 2 * TONE_DRIFT * hertz for pitch in pitches) >= OWN_TONE_FRAMES
+
+
 class MachineDetector:
     """Fed what the callee says from the answer on, at *rate* (8 or 16 kHz).
 
     The first finding tells how the call begins. After it only a machine may still be found, by its beep or because it talks on
-    over what is played to it.
+    when nothing is played to it any more. *is_own* is asked whether a beep was sent by ourselves, and is its echo.
     """
 
-    def __init__(self, thresholds: Thresholds, rate: int = TELEPHONE_RATE) -> None:
+    def __init__(
+        self,
+        thresholds: Thresholds,
+        rate: int = TELEPHONE_RATE,
+        *,
+        is_own: Callable[[Tone], bool] = lambda _: False,
+    ) -> None:
         self.thresholds = thresholds
+        self._is_own = is_own
         self._rate = rate
         self._frame = rate * FRAME_MS // 1000
         self._vad = webrtcvad.Vad(VAD_MODE)
@@ -196,6 +218,7 @@ class MachineDetector:
         self.answered: Finding | None = None
         self.machine: Finding | None = None
         self._beeped = False
+        self._echo_until = 0
 
     @property
     def takes_message(self) -> bool:
@@ -211,11 +234,15 @@ class MachineDetector:
         """How long nothing has been said."""
         return (self._frames - self._last) * FRAME_MS
 
-    def push(self, samples: Pcm) -> Finding | None:
-        """Take any number of samples. A finding when there is one: what has answered, and later a machine after all."""
+    def push(self, samples: Pcm, *, sending: bool = False) -> Finding | None:
+        """Take any number of samples; *sending* where something was played meanwhile. A finding when there is one: what has
+        answered, and later a machine after all.
+        """
         if self.at_ms >= MOST_MS and self.machine is None and self.answered is not None:
             return None
         self._waiting = np.concatenate([self._waiting, samples])
+        if sending:
+            self._echo_until = self._frames + self._waiting.size // self._frame + ECHO_FRAMES
         size = BLOCK_FRAMES * self._frame
         found: Finding | None = None
         while self._waiting.size >= size:
@@ -235,7 +262,10 @@ class MachineDetector:
         for place, (level, pitch) in enumerate(zip(levels, pitches, strict=True)):
             self._frames += 1
             voice = self._is_voice(level, octets[place * width : (place + 1) * width])
-            self._count(voice=voice)
+            if self._frames <= self._echo_until:
+                self._begin_anew()
+            else:
+                self._count(voice=voice)
             if self._onset:
                 self._levels.append(level)
             beep = self._beep.push(pitch if level >= TONE_DB else 0.0, level, voice=voice) or beep
@@ -273,11 +303,17 @@ class MachineDetector:
         if self._gap >= gap:
             self._word = 0
         if self._onset and self.answered is not None and self.silence_ms >= self._pause_ms:
-            self._onset = self._words = 0  # what was said is over; what comes next is measured anew
-            self._levels.clear()
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """What was said is over; what comes next is measured anew."""
+        self._onset = self._word = self._words = 0
+        self._levels.clear()
 
     def _judge(self, beep: Tone | None) -> Finding | None:
         limits = self.thresholds
+        if beep is not None and self._is_own(beep):
+            beep = None
         self._beeped |= beep is not None
         if self.machine is not None:
             return None
@@ -285,7 +321,7 @@ class MachineDetector:
             return self._finding("machine", f"a beep of {beep.hertz} Hz", beep)
         if self.answered is not None:
             talks_on = self._greeting_ms >= limits.talk_ms and self._is_clean
-            return self._finding("machine", "it talks on over what is played") if talks_on else None
+            return self._finding("machine", "it talks on and on") if talks_on else None
         if not self._onset:
             silent = self.at_ms >= limits.initial_silence_ms and not self._word
             return self._finding("unsure", "nothing is said") if silent else None

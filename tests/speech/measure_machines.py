@@ -32,7 +32,7 @@ CORPUS = Path(__file__).parent / "corpus"
 VOICED = ("affirm", "negative", "stop", "repeat", "agent", "filler", "hedge", "question")
 """The labels of what people say; ``other`` has tones, music and babble too."""
 
-CHANNELS = ("alaw", "ulaw,nb", "alaw,nb,pl2", "alaw,snr20", "alaw,snr10-pink", "alaw,snr5-pink")
+CHANNELS = ("alaw", "g722", "ulaw,nb", "alaw,nb,pl2", "alaw,snr20", "alaw,snr10-pink", "alaw,snr5-pink")
 ONSETS_S = (0.1, 0.6, 1.1)
 BEEPS_HZ = (425.0, 800.0, 1000.0, 1400.0, 2000.0)
 BEEPS_S = (0.16, 0.3, 0.5, 1.0)

@@ -23,6 +23,7 @@ from gateway.speech.machine import (
     Finding,
     MachineDetector,
     Thresholds,
+    has_tone,
 )
 from gateway.speech.prompts import read_wav
 
@@ -158,7 +159,20 @@ class TestGreetings:
         detector = hear(silence(2000), greeting(LIMITS.talk_ms + 1500))
         assert detector.answered is not None
         assert detector.machine is not None
-        assert ("unsure", "it talks on over what is played") == (detector.answered.verdict, detector.machine.reason)
+        assert ("unsure", "it talks on and on") == (detector.answered.verdict, detector.machine.reason)
+
+    def test_an_echo_of_the_opening_is_nobodys_talk(self) -> None:
+        detector = hear(silence(300), said("bare_yes"), silence(600))
+        detector.push(greeting(12_000), sending=True)
+        for part in (silence(400), said("leave"), silence(2000)):
+            detector.push(part)
+        assert detector.machine is None
+
+    def test_who_talks_on_when_the_opening_is_over_is_a_machine_all_the_same(self) -> None:
+        detector = hear(silence(2000))
+        detector.push(greeting(3000), sending=True)
+        detector.push(greeting(LIMITS.talk_ms + 1500))
+        assert detector.machine is not None
 
     def test_an_answer_to_the_opening_is_no_machine(self) -> None:
         parts = [silence(300), said("bare_yes"), silence(4000), greeting(5000), silence(1500), greeting(5000)]
@@ -214,6 +228,21 @@ class TestBeeps:
 
     def test_the_end_of_the_ringing_is_no_beep(self) -> None:
         assert hear(silence(RINGBACK_MS - 100), tone(400, 450), silence(3000)).machine is None
+
+    @pytest.mark.parametrize(("own", "expected"), [(True, None), (False, "machine")])
+    def test_the_echo_of_a_tone_of_our_own_is_no_beep(self, own: bool, expected: str | None) -> None:
+        detector = MachineDetector(LIMITS, is_own=lambda tone: own)
+        detector.push(np.concatenate([silence(1500), tone(300, 1000), silence(500)]))
+        assert expected == (detector.machine and detector.machine.verdict)
+
+    @pytest.mark.parametrize(("hertz", "expected"), [(1000, True), (1010, True), (1100, False)])
+    def test_a_tone_is_found_in_what_was_sent(self, hertz: int, expected: bool) -> None:
+        sent = np.concatenate([greeting(1500), silence(200), tone(200, 1000), silence(800)])
+        assert expected == has_tone(sent, TELEPHONE_RATE, hertz)
+
+    @pytest.mark.parametrize("sent", [silence(0), silence(40), silence(2000), greeting(3000)])
+    def test_and_not_where_none_is(self, sent: Pcm) -> None:
+        assert not has_tone(sent, TELEPHONE_RATE, 1000)
 
     def test_nothing_is_looked_for_any_more_when_the_call_has_gone_on_for_long(self) -> None:
         detector = hear(silence(MOST_MS))

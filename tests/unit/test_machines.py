@@ -150,7 +150,8 @@ class TestAfterwards:
     async def test_before_it_is_asked_for_nothing_is_heard(self) -> None:
         line = Line()
         watch = watching(line)
-        watch.take(encoder("PCMA").encode(beep()))
+        octets = encoder("PCMA").encode(beep())
+        watch.take(octets, silence("PCMA") * (len(octets) // FRAME))
         assert (False, set()) == (watch.machine_heard, watch.waits)
 
     async def test_it_leaves_the_stream_to_what_has_taken_it_since(self) -> None:
@@ -160,10 +161,33 @@ class TestAfterwards:
         line.stream.speak(quiet(SILENCE_MS))
         await looking
         heard: list[bytes] = []
-        Tap(line.stream, None, 1, heard.append)  # type: ignore[arg-type]
+        Tap(line.stream, None, 1, lambda octets, _: heard.append(octets))  # type: ignore[arg-type]
         watch.person()
         line.stream.speak(quiet(40))
         assert [silence("PCMA")] * 2 == heard
+
+
+class TestOurOwnEcho:
+    async def beside(self, sent: Pcm) -> MachineWatch:
+        """A beep is heard half a second after *sent* was."""
+        line = Line()
+        watch = watching(line)
+        looking = await begun(watch)
+        line.stream.speak(quiet(SILENCE_MS))
+        await looking
+        coder, quiet_frame = encoder("PCMA"), silence("PCMA")
+        heard, played = coder.encode(beep()), coder.encode(sent)
+        played += quiet_frame * ((len(heard) - len(played)) // FRAME)
+        for start in range(0, len(heard), FRAME):
+            watch.take(heard[start : start + FRAME], played[start : start + FRAME])
+        return watch
+
+    async def test_the_echo_of_a_tone_that_we_play_is_no_machine(self) -> None:
+        tone = beep()[RATE // 2 :][: RATE * 3 // 10]
+        assert not (await self.beside(tone)).machine_heard
+
+    async def test_a_beep_beside_what_else_we_play_is_one(self) -> None:
+        assert (await self.beside(TestMessages.talk()[: RATE // 2])).machine_heard
 
 
 class TestMessages:
