@@ -24,8 +24,8 @@ class Framer:
 
     @property
     def waiting(self) -> int:
-        """Octets of a message that is not whole yet; a lone line end is none."""
-        return 0 if self._buffer == PONG else len(self._buffer)
+        """Octets of a message that is not whole yet; line ends before it are none."""
+        return 0 if PING.startswith(self._buffer) else len(self._buffer)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The messages that *data* completes. Raises BadMessage when the stream cannot be cut any more: close it."""
@@ -34,9 +34,9 @@ class Framer:
             if self._buffer.startswith(PING):
                 del self._buffer[: len(PING)]
                 yield PING
+            elif PING.startswith(self._buffer):  # part of a ping, or the answer to ours
+                return
             elif self._buffer.startswith(PONG):
-                if self._buffer == PONG:  # the first half of a ping, or the answer to ours
-                    return
                 del self._buffer[: len(PONG)]
             elif (message := self._message()) is not None:
                 yield message

@@ -97,7 +97,7 @@ class Reception:
 
     def _restart(self, sequence: int) -> None:
         received = self.received
-        lost = max(0, self.lost)
+        lost = max(0, self.lost + 1)  # without this packet, which is counted as received already
         self._cycles, self.last_sequence = 0, sequence
         self._base = sequence + 1 - received - lost
         self._transit = math.inf

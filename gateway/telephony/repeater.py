@@ -35,6 +35,6 @@ class Repeater:
             self._timer = None
             self._lost()
             return
-        self._again()
         self._interval = min(2 * self._interval, self._longest, GIVE_UP - self._waited)
         self._timer = self._call_later(self._interval, self._fire)
+        self._again()

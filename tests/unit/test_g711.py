@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from gateway.telephony.g711 import SILENCE, Law, decode, encode
+from gateway.audio.g711 import SILENCE, Law, decode, encode
 
 ALL_CODES = bytes(range(256))
 ALL_SAMPLES = np.arange(-32768, 32768, dtype=np.int16)
