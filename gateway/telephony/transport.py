@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import structlog
 
@@ -235,14 +235,13 @@ class _Connection(asyncio.Protocol):
         """Whether the far end showed a certificate that we believe."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        peer = transport.get_extra_info("peername")
+        self._transport = stream = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
+        peer = stream.get_extra_info("peername")
         if peer is None or (not self._outbound and len(self._owner) >= MOST_CONNECTIONS):
             self._owner.refused += 1
-            transport.abort()
+            stream.abort()
             return
-        self.proven = bool(transport.get_extra_info("peercert"))
+        self.proven = bool(stream.get_extra_info("peercert"))
         if self._hop is None:
             self._hop = Hop(_unmapped(peer[0]), peer[1], self._protocol)
         if not self._outbound:
