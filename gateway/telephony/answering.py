@@ -16,8 +16,9 @@ from gateway.telephony.endpoint import Endpoint, Incoming
 from gateway.telephony.errors import BadMessage, CallFailed, NoCommonCodec, TransportFailed
 from gateway.telephony.invitation import Invitation
 from gateway.telephony.message import ALLOW, SUPPORTED, Identity, identity, make_response, new_tag
+from gateway.telephony.screening import screen
 from gateway.telephony.sdp import MediaTerms, make_answer, make_offer, read_description
-from gateway.telephony.session_timer import MIN_SE, TooBrief, announce, as_server, required, supported
+from gateway.telephony.session_timer import MIN_SE, TooBrief, announce, as_server, supported
 from gateway.telephony.transport import Hop
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 MESSAGE_OCTETS = 1300
-UNDERSTOOD = frozenset({"100rel", "timer"})
 
 OnInvite = Callable[[Invitation], Awaitable[None]]
 OnMessage = Callable[[str, str, str], Awaitable[None]]
@@ -62,12 +62,13 @@ class Answerer:
         request, ids = incoming.request, incoming.ids
         if incoming.source.transport == "tls" and "alias" in ids.via.params:
             self._agent.alias(incoming.source, ids.via.port or 5061)
-        if request.method == "CANCEL":
+        refused = screen(request)
+        if refused is not None:
+            incoming.reply(refused.status, to_tag=new_tag(), headers=refused.headers)
+        elif request.method == "CANCEL":
             self._take_cancel(incoming)
         elif ids.to.tag:
             self._take_within(incoming)
-        elif strange := required(request) - UNDERSTOOD:
-            incoming.reply(420, to_tag=new_tag(), headers={"Unsupported": ", ".join(sorted(strange))})
         elif request.method == "INVITE":
             self._take_invite(incoming)
         elif request.method == "OPTIONS":
@@ -267,7 +268,9 @@ class Answerer:
             if user is not None:
                 return user
         if trusted:
-            return _asserted(incoming.request) or incoming.ids.from_.uri.user or ""
+            uri = incoming.ids.from_.uri
+            spoken = uri.host.partition(";")[0] if uri.scheme == "tel" else uri.user
+            return _asserted(incoming.request) or spoken or ""
         if registrar is not None and registrar.challenge(incoming):
             return None
         log.info("sip.stranger", source=source.host, method=incoming.request.method)
@@ -278,7 +281,8 @@ class Answerer:
         return self._agent.call_of(ids.call_id, ids.to.tag or "", ids.from_.tag or "")
 
     def _invitation_of(self, request: SipRequest) -> Invitation | None:
-        return next((i for i in self._invitations.values() if i.belongs(request)), None)
+        ids = identity(request)
+        return next((i for i in self._invitations.values() if i.belongs(ids)), None)
 
 
 def _asserted(request: SipRequest) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aiosipua.header_codec import parse_address, stringify_uri
 from aiosipua.headers import Address
 from aiosipua.message import SipRequest, SipResponse
 
 from gateway.telephony.errors import BadMessage
+from gateway.telephony.grammar import address_uri, read_address
 from gateway.telephony.message import identity, make_request
 
 
@@ -38,11 +38,9 @@ class Dialog:
             seq = self.local_seq
         routes = list(self.route_set)
         uri = self.remote_target
-        if routes:
-            first = parse_address(routes[0]).uri
-            if "lr" not in first.params:
-                routes = [*routes[1:], f"<{self.remote_target}>"]
-                uri = stringify_uri(first)
+        if routes and "lr" not in read_address(routes[0]).uri.params:
+            uri = address_uri(routes[0])
+            routes = [*routes[1:], f"<{self.remote_target}>"]
         request = make_request(method, uri, self.local, self.remote, self.call_id, seq)
         for route in routes:
             request.add_header("Route", route)
@@ -61,25 +59,27 @@ class Dialog:
     @property
     def next_hop(self) -> str:
         """The URI that requests are sent to: the first route, else the remote target."""
-        return stringify_uri(parse_address(self.route_set[0]).uri) if self.route_set else self.remote_target
+        return address_uri(self.route_set[0]) if self.route_set else self.remote_target
 
     def retarget(self, message: SipRequest | SipResponse) -> None:
         """Take the Contact of a target refresh."""
-        if message.contact:
-            self.remote_target = stringify_uri(message.contact[0].uri)
+        contacts = message.get_header_values("Contact")
+        if contacts:
+            self.remote_target = address_uri(contacts[0])
 
 
 def server_dialog(invite: SipRequest, local_tag: str) -> Dialog:
     """The dialog that answering *invite* makes (RFC 3261 §12.1.1). Raises BadMessage without a Contact."""
     ids = identity(invite)
-    if not invite.contact:
+    contacts = invite.get_header_values("Contact")
+    if not contacts:
         raise BadMessage("INVITE has no Contact")
     ids.to.tag = local_tag
     return Dialog(
         call_id=ids.call_id,
         local=ids.to,
         remote=ids.from_,
-        remote_target=stringify_uri(invite.contact[0].uri),
+        remote_target=address_uri(contacts[0]),
         route_set=tuple(invite.get_header_values("Record-Route")),
         local_seq=0,
         remote_seq=ids.cseq.seq,
@@ -92,13 +92,14 @@ def client_dialog(invite: SipRequest, response: SipResponse) -> Dialog:
     Raises BadMessage without a Contact.
     """
     ids = identity(response)
-    if not response.contact:
+    contacts = response.get_header_values("Contact")
+    if not contacts:
         raise BadMessage(f"{response.status_code} to INVITE has no Contact")
     return Dialog(
         call_id=ids.call_id,
         local=ids.from_,
         remote=ids.to,
-        remote_target=stringify_uri(response.contact[0].uri),
+        remote_target=address_uri(contacts[0]),
         route_set=tuple(reversed(response.get_header_values("Record-Route"))),
         local_seq=identity(invite).cseq.seq,
         remote_seq=None,

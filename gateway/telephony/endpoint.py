@@ -5,6 +5,7 @@ Time and sending are passed in, so a whole ladder runs in a test without socket 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -15,7 +16,6 @@ from aiosipua.message import SipMessage, SipRequest, SipResponse
 
 from gateway.telephony.errors import BadMessage
 from gateway.telephony.message import (
-    BRANCH_COOKIE,
     HostPort,
     answerable,
     bracketed,
@@ -263,8 +263,6 @@ class Endpoint:
 
     def _take_request(self, request: SipRequest, source: Hop) -> None:
         ids = identity(request)
-        if not ids.branch.startswith(BRANCH_COOKIE):
-            raise BadMessage(f"SIP branch {ids.branch!r} lacks the magic cookie of RFC 3261")
         key = (ids.branch, _sent_by_text(ids.via), "INVITE" if request.method == "ACK" else request.method)
         carrier = self._servers.get(key)
         if carrier is not None:
@@ -311,8 +309,12 @@ class Endpoint:
         request = answerable(data)
         if request is None or request.method == "ACK":
             return
-        peer = _mark_source(request, identity(request).via, source)
-        refusal = make_response(request, error.status, to_tag=new_tag(), reason=error.phrase)
+        ids = identity(request)
+        tag = hashlib.sha256(f"{ids.call_id} {ids.branch}".encode()).hexdigest()[
+            :16
+        ]  # the same for each retransmission
+        peer = _mark_source(request, ids.via, source)
+        refusal = make_response(request, error.status, to_tag=tag, reason=error.phrase)
         self._send(bytes(refusal), peer, _nobody)
 
     def _take_response(self, response: SipResponse) -> None:

@@ -50,11 +50,11 @@ class Framer:
             if len(self._buffer) > MAXIMUM_OCTETS:
                 raise BadMessage(f"SIP headers of over {MAXIMUM_OCTETS} octets on a stream")
             return None
-        found = _LENGTH.search(self._buffer, 0, end + 2)
-        if found is None:
-            raise BadMessage("SIP message on a stream has no Content-Length (RFC 3261 §18.3)")
+        lengths = set(_LENGTH.findall(self._buffer, 0, end + 2))
+        if len(lengths) != 1:
+            raise BadMessage(f"SIP message on a stream has {len(lengths) or 'no'} Content-Length (RFC 3261 §18.3)")
         self._searched = end
-        total = end + len(PING) + int(found[1])
+        total = end + len(PING) + int(lengths.pop())
         if total > MAXIMUM_OCTETS:
             raise BadMessage(f"SIP message of {total} octets on a stream, at most {MAXIMUM_OCTETS} are read")
         if len(self._buffer) < total:

@@ -12,7 +12,7 @@ from aiosipua.message import SipRequest, SipResponse
 from gateway.telephony.call import Call
 from gateway.telephony.endpoint import Endpoint, Incoming
 from gateway.telephony.errors import CallFailed
-from gateway.telephony.message import identity, make_response
+from gateway.telephony.message import Identity, make_response
 from gateway.telephony.repeater import Repeater
 from gateway.telephony.sdp import MediaTerms
 from gateway.telephony.session_timer import required
@@ -133,9 +133,9 @@ class Invitation:
         finally:
             repeater.stop()
 
-    def belongs(self, request: SipRequest) -> bool:
-        """Whether *request* is of the early dialog of this INVITE."""
-        ids, ours = identity(request), self.incoming.ids
+    def belongs(self, ids: Identity) -> bool:
+        """Whether the request of *ids* is of the early dialog of this INVITE."""
+        ours = self.incoming.ids
         return (ids.call_id, ids.to.tag, ids.from_.tag) == (ours.call_id, self.tag, ours.from_.tag)
 
     def _unacknowledged(self) -> None:

@@ -58,7 +58,7 @@ class Playout:
         assert self._base is not None
         buffer = self._buffer
         offset = (timestamp - self._base + 0x80000000) % 0x100000000 - 0x80000000
-        if offset == len(buffer):
+        if offset == len(buffer) and offset <= FARTHEST:
             buffer += payload
             self._late = 0
             self._comfort_db = None

@@ -19,6 +19,7 @@ Direction = Literal["sendrecv", "sendonly", "recvonly", "inactive"]
 OFFERED_EVENT_TYPE = 101
 COMFORT_TYPE = 13
 PTIME_MS = 20
+MOST_STREAMS = 32
 UNSPECIFIED = ("0.0.0.0", "::")
 """Addresses that say *do not send* (RFC 3264 §8.4)."""
 
@@ -96,6 +97,8 @@ def read_description(body: bytes, codecs: Sequence[Codec] = CODECS, *, secure: b
         sdp = parse_sdp(body.decode("utf-8", errors="replace"))
     except ValueError as error:
         raise BadMessage(f"SDP does not parse: {error}") from error
+    if len(sdp.media) > MOST_STREAMS:
+        raise BadMessage(f"SDP has {len(sdp.media)} streams, at most {MOST_STREAMS} are read")
     refusal = NoCommonCodec("SDP has no audio stream with an address")
     for line, media in enumerate(sdp.media):
         if media.media == "audio" and media.port != 0:
@@ -112,12 +115,15 @@ def _read_audio(sdp: SdpMessage, line: int, codecs: Sequence[Codec], secure: boo
     if connection is None:
         raise NoCommonCodec("SDP has no audio stream with an address")
     crypto = _security(audio, secure)
-    if not 0 < audio.port < 65536:
+    if not 0 < audio.port < 65535:  # the next one is for RTCP
         raise BadMessage(f"SDP audio port {audio.port} is no port")
     try:
-        host = ipaddress.ip_address(connection.address.split("/")[0]).compressed
+        address = ipaddress.ip_address(connection.address.split("/")[0])
     except ValueError as error:
         raise BadMessage(f"SDP connection address {connection.address!r} is no IP address") from error
+    host = address.compressed
+    if address.is_multicast or host == "255.255.255.255":
+        raise BadMessage(f"SDP connection address {connection.address!r} is no address of one host")
     described = [c for c in audio.codecs if 0 <= c.payload_type <= 127 and c.clock_rate == 8000]
 
     def type_of(name: str) -> int | None:
@@ -155,9 +161,12 @@ def _rtcp(audio: MediaDescription, host: str) -> HostPort | None:
         return None
     if len(words) >= 4:
         try:
-            host = ipaddress.ip_address(words[3]).compressed
+            address = ipaddress.ip_address(words[3])
         except ValueError:
             return None
+        if address.is_multicast:
+            return None
+        host = address.compressed
     return host, int(words[0])
 
 
