@@ -9,7 +9,7 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -137,8 +137,9 @@ class Transports:
     def alias(self, source: Hop, port: int) -> None:
         """Use the connection from *source* for requests to its *port* too (RFC 5923 §5), where its certificate was proven."""
         connection = self._connections.get(_key(source))
-        if connection is not None and connection.proven:
-            self._connections.setdefault(_key(source._replace(port=port)), connection)
+        if connection is not None:
+            for name in connection.proven:
+                self._connections.setdefault(_key(source._replace(port=port, name=name)), connection)
 
     def connected(self, hop: Hop) -> bool:
         return hop.transport == "udp" or _key(hop) in self._connections
@@ -231,8 +232,8 @@ class _Connection(asyncio.Protocol):
         self._framer = Framer()
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
-        self.proven = False
-        """Whether the far end showed a certificate that we believe."""
+        self.proven: tuple[str, ...] = ()
+        """The names in the far end's certificate, where it showed one that we believe."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = stream = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
@@ -241,7 +242,7 @@ class _Connection(asyncio.Protocol):
             self._owner.refused += 1
             stream.abort()
             return
-        self.proven = bool(stream.get_extra_info("peercert"))
+        self.proven = _names(stream.get_extra_info("peercert") or {})
         if self._hop is None:
             self._hop = Hop(_unmapped(peer[0]), peer[1], self._protocol)
         if not self._outbound:
@@ -294,6 +295,13 @@ class _Connection(asyncio.Protocol):
 
 def _key(hop: Hop) -> Key:
     return hop.host, hop.port, hop.transport, hop.name
+
+
+def _names(certificate: Mapping[str, Any]) -> tuple[str, ...]:
+    """The domains and addresses that *certificate* speaks for (RFC 5922 §7.1)."""
+    entries = certificate.get("subjectAltName", ())
+    domains = [value for kind, value in entries if kind == "DNS"]
+    return (*domains, *(_unmapped(value.strip()) for kind, value in entries if kind == "IP Address"))
 
 
 def _unmapped(host: str) -> str:
