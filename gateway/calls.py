@@ -65,6 +65,8 @@ class Calls:
         self._region = region
         self._transfer_targets = transfer_targets
         self._conversations: set[Conversation] = set()
+        self._dialling: set[asyncio.Future[Call]] = set()
+        """Phones that ring."""
         self._tasks = Tasks("call")
 
     def __len__(self) -> int:
@@ -161,7 +163,9 @@ class Calls:
         await self._tasks.wait(GOODBYE_S)
 
     async def hang_up(self) -> None:
-        """End the calls that are left, at once, and let their records be closed."""
+        """End the calls that are left, and those that still ring, at once, and let their records be closed."""
+        for dialling in tuple(self._dialling):
+            dialling.cancel()
         for call in self._agent.calls:
             call.hangup("the gateway is stopping")
         await self._tasks.wait(CLOSE_S)
@@ -169,11 +173,17 @@ class Calls:
     async def _outbound(self, record: Record, call_id: str, line: Line, target: str | None) -> None:
         began = time.monotonic()
         number, dialplan = record.order.subscriber.number, record.order.dialplan.name
+        if target is None:
+            dialling = asyncio.ensure_future(line.call(self._agent, number, call_id, dialplan=dialplan))
+        else:
+            dialling = asyncio.ensure_future(line.call_uri(self._agent, target, call_id, dialplan=dialplan))
+        self._dialling.add(dialling)
+        dialling.add_done_callback(self._dialling.discard)
         try:
-            if target is None:
-                call = await line.call(self._agent, number, call_id, dialplan=dialplan)
-            else:
-                call = await line.call_uri(self._agent, target, call_id, dialplan=dialplan)
+            call = await dialling
+        except asyncio.CancelledError:
+            await self._note(record, _ended(call_id, "failed", "the gateway is stopping"))
+            return
         except TelephonyError as error:
             status = error.status if isinstance(error, CallFailed) else 503
             waited = int((time.monotonic() - began) * 1000)
