@@ -58,6 +58,7 @@ def media(
         runs += [one(fewer, rival, min(cps, RIVAL_PLACED), spoken) for rival in rivals.installed()]
     rows = (
         ("calls up", "up", 0), ("CPU, ms per call-second", "cpu_ms_per_call_s", 3),
+        ("  of it in the kernel", "system_ms_per_call_s", 3),
         ("  workers beside it", "workers_cpu_ms_per_call_s", 3), ("packet gap p50, ms", "gap_ms.p50", 2),
         ("packet gap p99, ms", "gap_ms.p99", 2), ("packet gap p99.9, ms", "gap_ms.p999", 2),
         ("packet gap max, ms", "gap_ms.max", 2), ("sent of the packets due", "packets_due", 4),

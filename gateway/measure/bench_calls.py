@@ -25,6 +25,9 @@ Show = Callable[[str, float], None]
 
 READY_S = 60.0
 LOAD = "gateway.measure.load"
+WORKER_NICE = -15
+"""Workers do what may wait, but not for a neighbour of the machine's."""
+
 OVERDUE_S = 120.0
 """How much longer than its plan a run may take before it is given up."""
 
@@ -64,12 +67,13 @@ class Held:
 
 @dataclass(slots=True)
 class Weighed:
-    """What a process and its workers used between two moments, *seconds* apart. *waited_s*: it could have run, but its core was
+    """What a process and its workers used between two moments, *seconds* apart; *system_s* is the kernel's part of *cpu_s*. *waited_s*: its first thread could have run, but its core was
     another process's; *stolen_s*: its core was another virtual machine's.
     """
 
     seconds: float = 0.0
     cpu_s: float = 0.0
+    system_s: float = 0.0
     workers_cpu_s: float = 0.0
     waited_s: float = 0.0
     stolen_s: float = 0.0
@@ -81,11 +85,10 @@ class Weighed:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is measured: a module and its first arguments, which speaks as ``subject.py`` says. *threads*: its media runs in threads."""
+    """What is measured: a module and its first arguments, which speaks as ``subject.py`` says."""
 
     name: str
     module: tuple[str, ...]
-    threads: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +158,20 @@ async def child(name: str, *arguments: str) -> AsyncIterator[Child]:
 
 async def measure(subject: Subject, plan: Plan, cores: Cores, show: Show) -> Outcome:
     """Start *subject*, load it, weigh it. Raises BenchFailed."""
+    try:
+        return await _measure(subject, plan, cores, show)
+    except OSError as error:
+        raise BenchFailed(f"{subject.name} was lost while it was measured: {error}") from error
+
+
+async def _measure(subject: Subject, plan: Plan, cores: Cores, show: Show) -> Outcome:
     name = subject.name
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder:
         options = Options(folder, plan.rows + 10, plan.cps, free_port())
         async with child(name, *subject.module, options.argument()) as measured:
             show(f"{name}: starting", 0)
             ready = await measured.next(READY_S)
-            place(measured.pid, cores, threads=subject.threads)
+            place(measured.pid, cores)
             plan = replace(plan, port=ready["port"], core=cores.load, from_port=options.caller_port)
             async with child("the load generator", LOAD, _warm_up(plan).argument()) as load:
                 await _follow(subject, measured, load, _warm_up(plan), cores, Weighed(), show)
@@ -192,43 +202,48 @@ async def _follow(
         said = await load.next(READY_S)
         match said["at"]:
             case "window":
-                place(measured.pid, cores, threads=subject.threads)
+                place(measured.pid, cores)
                 first = _sample(measured.pid, cores.measured)
             case "linger" | "leave" if first is not None:
                 last = _sample(measured.pid, cores.measured)
-                weighed.seconds, weighed.cpu_s, weighed.workers_cpu_s, weighed.waited_s, weighed.stolen_s = (
-                    after - before for before, after in zip(first, last, strict=True)
-                )
+                spent = (after - before for before, after in zip(first, last, strict=True))
+                weighed.seconds, weighed.cpu_s, weighed.system_s, weighed.workers_cpu_s, *rest = spent
+                weighed.waited_s, weighed.stolen_s = rest
                 weighed.loaded, weighed.workers = _memory(measured.pid), len(children(measured.pid))
                 weighed.socket_drops = socket_drops(measured.pid)
                 first = None
             case "progress":
+                place(measured.pid, cores)  # it may have started more
                 show(f"{name}: {said['phase']}, {said['up']} calls", _done(said, plan))
             case "figures":
                 return said
     raise BenchFailed(f"{name}: the run of {plan.seconds:.0f} s was not over {OVERDUE_S:.0f} s later")
 
 
-def place(pid: int, cores: Cores, *, threads: bool) -> None:
-    """The process on its core, its workers on theirs, which they would inherit from it. *threads*: see :func:`prefer`."""
+def place(pid: int, cores: Cores) -> None:
+    """The process on its core, its workers on theirs, which they would inherit from it."""
     pin(pid, cores.measured)
     for worker in children(pid):
         with suppress(OSError):
             pin(worker, cores.workers)
             os.sched_setscheduler(worker, os.SCHED_OTHER, os.sched_param(0))
+            if cores.realtime:
+                os.setpriority(os.PRIO_PROCESS, worker, WORKER_NICE)
+                Path(f"/proc/{worker}/autogroup").write_text(
+                    str(WORKER_NICE)
+                )  # else nice counts only within its session
     if cores.realtime:
-        prefer(pid, threads=threads)
+        prefer(pid)
 
 
-def prefer(pid: int, *, threads: bool = False) -> bool:
-    """Run *pid* before whatever else the machine does, so that a neighbour's work is not measured. False where we may not.
-
-    Of the threads that it starts later only if *threads*: right where media runs in them, wrong where they do what may wait.
+def prefer(pid: int) -> bool:
+    """Run *pid* before whatever else the machine does, so that a neighbour's work is not measured: its first thread before its
+    others, and those too, since they may hold what the first one waits for. False where we may not.
     """
-    policy = os.SCHED_RR if threads else os.SCHED_RR | os.SCHED_RESET_ON_FORK
     try:
         for task in Path(f"/proc/{pid}/task").iterdir():
-            os.sched_setscheduler(int(task.name), policy, os.sched_param(1))
+            first = int(task.name) == pid
+            os.sched_setscheduler(int(task.name), os.SCHED_RR, os.sched_param(2 if first else 1))
     except OSError:
         return False
     return True
@@ -283,16 +298,14 @@ def _cpu_model() -> str:
 
 
 def _sample(pid: int, core: int) -> tuple[float, ...]:
-    """Now, CPU s of the process, of its workers, s that it has waited for its core, and s that were stolen from *core*."""
+    """Now, CPU s of the process, of them in the kernel, CPU s of its workers, s that it has waited for its core, and s that were stolen from *core*."""
     workers = 0.0
     for worker in children(pid):
         with suppress(OSError):
             workers += cpu_s(worker)
-    waited = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(OSError):
-            waited += int((task / "schedstat").read_text().split()[1])
-    return time.monotonic(), cpu_s(pid), workers, waited / 1e9, _stolen(core)
+    waited = int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
+    system = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[12]) / os.sysconf("SC_CLK_TCK")
+    return time.monotonic(), cpu_s(pid), system, workers, waited / 1e9, _stolen(core)
 
 
 def _stolen(core: int) -> float:

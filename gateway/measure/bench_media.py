@@ -77,6 +77,7 @@ def figures(name: str, outcome: Outcome) -> dict[str, Any]:
         "engine": name, "version": outcome.ready.get("version", ""), "recording": outcome.ready.get("recording", "none"),
         "calls": plan.calls, "seconds": round(weighed.seconds, 2), "codec": plan.codec, "up": up,
         "cpu_ms_per_call_s": per(1000 * weighed.cpu_s, call_s, 3),
+        "system_ms_per_call_s": per(1000 * weighed.system_s, call_s, 3),
         "workers_cpu_ms_per_call_s": per(1000 * weighed.workers_cpu_s, call_s, 3), "workers": weighed.workers,
         "cores_used": per(weighed.cpu_s, weighed.seconds, 3),
         "waited_for_core": per(weighed.waited_s, weighed.seconds, 4),

@@ -28,11 +28,7 @@ RATE = 8000
 
 
 def installed() -> list[Subject]:
-    return [
-        Subject(name, (__name__, name), threads=True)
-        for name, module in PACKAGES.items()
-        if find_spec(module) is not None
-    ]
+    return [Subject(name, (__name__, name)) for name, module in PACKAGES.items() if find_spec(module) is not None]
 
 
 class Counted:

@@ -76,7 +76,7 @@ class Answering:
         if recording is not None:
             self._totals["recordings"] += 1
             self._totals["recorded_ms"] += recording.duration_ms
-            recording.path.unlink(missing_ok=True)
+            await asyncio.to_thread(recording.path.unlink, missing_ok=True)
 
 
 def _keep(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
@@ -99,7 +99,7 @@ def _write_settings(options: Options) -> Path:
         [sip]
         bind = "{HOST}:0"
         trusted = ["127.0.0.0/8"]
-        most_calls = {options.calls}
+        most_calls = {min(2000, options.calls)}
         calls_per_second = {min(1000.0, 4 * options.cps)}
         [media]
         address = "{HOST}"
