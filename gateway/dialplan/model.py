@@ -102,7 +102,7 @@ class Machine(Part):
 
     detect: bool
     initial_silence_ms: int = Field(default=1200, ge=200, le=5000)
-    greeting_ms: int = Field(default=3500, ge=1500, le=15_000)
+    greeting_ms: int = Field(default=4000, ge=1500, le=15_000)
     pause_ms: int = Field(default=500, ge=200, le=2000)
     words: int = Field(default=12, ge=4, le=60)
     word_ms: int = Field(default=100, ge=40, le=500)

@@ -72,7 +72,7 @@ class Thresholds:
     """All in ms, but *words*. What they mean: docs/dialplans.md."""
 
     initial_silence_ms: int = 1200
-    greeting_ms: int = 3500
+    greeting_ms: int = 4000
     pause_ms: int = 500
     words: int = 12
     word_ms: int = 100
