@@ -6,35 +6,30 @@ import asyncio
 import ipaddress
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from random import SystemRandom
 
 import structlog
-from aiosipua.header_codec import parse_address, stringify_uri
+from aiosipua.header_codec import parse_address
 from aiosipua.headers import Address, SipUri
-from aiosipua.message import SipRequest, SipResponse
+from aiosipua.message import SipResponse
 
 from gateway.audio.codec import CODECS, Codec
 from gateway.tasks import Tasks
 from gateway.telephony.admission import Admission
 from gateway.telephony.answering import Answerer, OnInvite, OnMessage
-from gateway.telephony.auth import ClientAuth, Credentials
+from gateway.telephony.auth import Credentials
 from gateway.telephony.call import Call
-from gateway.telephony.crypto import Crypto, Protection, new_crypto
+from gateway.telephony.crypto import Crypto, Protection
+from gateway.telephony.dialling import Wish, dial
 from gateway.telephony.dialog import Dialog
 from gateway.telephony.endpoint import Endpoint
-from gateway.telephony.errors import BadMessage, CallFailed, NoCommonCodec, TransportFailed
-from gateway.telephony.inviting import Answered, Inviting, Refused
+from gateway.telephony.errors import CallFailed, TransportFailed
 from gateway.telephony.location import Dns, Resolver, locate
 from gateway.telephony.media import MediaEngine, MediaStream, PortPair
 from gateway.telephony.message import (
-    ALLOW,
-    CREDENTIALS,
-    SUPPORTED,
     HostPort,
     bracketed,
-    identity,
     make_request,
     new_tag,
     parse_sip_uri,
@@ -43,14 +38,12 @@ from gateway.telephony.message import (
 from gateway.telephony.outgoing import Outgoing
 from gateway.telephony.registrar import Registrar
 from gateway.telephony.report import AttemptReport, MediaReport
-from gateway.telephony.sdp import MediaTerms, make_offer, read_description
-from gateway.telephony.session_timer import MIN_SE, SessionTimer, announce, as_client
+from gateway.telephony.sdp import MediaTerms
 from gateway.telephony.trace import Tracer
 from gateway.telephony.transport import Hop, TlsTerms, Transports
 from gateway.telephony.transport import Protocol as Transport
 
 log = structlog.get_logger(__name__)
-MOST_REDIRECTS = 5
 SESSION_S = 1800
 MOST_HOSTS = 1000
 TRACE_S = 1.0
@@ -202,50 +195,18 @@ class UserAgent:
         first_s: float | None = None,
         secure: bool = False,
     ) -> Call:
-        """Call the SIP URI *target*; redirections are followed, five at most. With *secure* the media is SRTP or nothing; an
-        address that says nothing within *first_s* is given up for the next.
+        """Call the SIP URI *target*; see :class:`~gateway.telephony.dialling.Wish`.
 
         Raises CallFailed with the status that ended the attempt (487 after *ring_s*).
         """
         began = time.monotonic()
+        wish = Wish(call_id, from_user, from_host, credentials, ring_s, first_s, secure)
         try:
-            return await self._dial(target, call_id, from_user, from_host, credentials, ring_s, first_s, secure=secure)
+            return await dial(self, target, wish)
         except CallFailed as failed:
             waited = int((time.monotonic() - began) * 1000)
             self._keep(call_id, AttemptReport(status=failed.status, reason=failed.reason, duration_ms=waited))
             raise
-
-    async def _dial(
-        self, target: str, call_id: str, from_user: str, from_host: str, credentials: Credentials | None,
-        ring_s: float, first_s: float | None, *, secure: bool,
-    ) -> Call:  # fmt: skip
-        targets = deque([parse_sip_uri(target)])
-        tried: set[str] = set()
-        refused: Refused | None = None
-        while targets and len(tried) < MOST_REDIRECTS + 1:
-            uri = targets.popleft()
-            if stringify_uri(uri) in tried:
-                continue
-            tried.add(stringify_uri(uri))
-            ours = credentials if len(tried) == 1 or uri.host == parse_sip_uri(target).host else None
-            try:
-                outcome = await self._dial_hops(uri, call_id, from_user, from_host, ours, ring_s, first_s, secure)
-            except CallFailed:
-                if not targets:
-                    raise
-                continue
-            if isinstance(outcome, Call):
-                return outcome
-            refused = outcome
-            if 300 <= refused.response.status_code < 400:
-                targets.extend(_contacts(refused.response))
-        assert refused is not None
-        response = refused.response
-        wait = (response.get_header("Retry-After") or "").split(";")[0].split("(")[0].strip()
-        raise CallFailed(
-            response.status_code, response.reason_phrase, rang=refused.rang,
-            retry_after_s=float(wait) if wait.isascii() and wait.isdigit() and len(wait) < 7 else None,
-        )  # fmt: skip
 
     async def request(
         self,
@@ -318,108 +279,6 @@ class UserAgent:
         if self._trace is not None:
             self._trace.bind(sip_call_id, call_id)
 
-    async def _dial_hops(
-        self, uri: SipUri, call_id: str, from_user: str, from_host: str, credentials: Credentials | None,
-        ring_s: float, first_s: float | None, secure: bool,
-    ) -> Call | Refused:  # fmt: skip
-        """The call, or the refusal of the last hop that spoke (RFC 3263 §4.3). Raises CallFailed when none did."""
-        hops = await self.locate(uri)
-        for number, hop in enumerate(hops, 1):
-            last = number == len(hops)
-            ports = self.engine.reserve(self.host(hop.host))
-            try:
-                outcome = await self._invite(
-                    uri, hop, ports, call_id, from_user, from_host, credentials, ring_s,
-                    first_s if last or first_s is not None else 4.0, secure,
-                )  # fmt: skip
-            except BaseException as error:
-                self.engine.release(ports)
-                if isinstance(error, CallFailed) and error.status == 408 and not last:
-                    continue
-                raise
-            if isinstance(outcome, Call):
-                return outcome
-            self.engine.release(ports)
-            if outcome.response.status_code != 503 or outcome.rang or last:
-                return outcome
-        raise CallFailed(408, f"no answer from {uri.host}")
-
-    async def _invite(
-        self, uri: SipUri, hop: Hop, ports: PortPair, call_id: str, from_user: str, from_host: str,
-        credentials: Credentials | None, ring_s: float, first_s: float | None, secure: bool,
-    ) -> Call | Refused:  # fmt: skip
-        host = self.host(hop.host)
-        crypto = new_crypto() if secure else None
-        from_ = Address(uri=SipUri(user=from_user, host=from_host or bracketed(host)), params={"tag": new_tag()})
-        invite = make_request("INVITE", stringify_uri(uri), from_, Address(uri=uri), new_tag(), 1)
-        self.note(invite.call_id or "", call_id)
-        contact = self.contact(from_user, hop)
-        for name, value in (("Contact", contact), ("Allow", ALLOW), ("Supported", SUPPORTED)):
-            invite.set_header(name, value)
-        if self.session_s:
-            announce(invite, SessionTimer(self.session_s, "us"), requesting=True)
-            invite.set_header("Min-SE", str(MIN_SE)) if self.session_s < 2 * MIN_SE else None
-        invite.set_header("Content-Type", "application/sdp")
-        invite.body = make_offer((host, ports.number), 1, codecs=self.codecs, crypto=crypto)
-        auth = ClientAuth(credentials) if credentials is not None else None
-        inviting = Inviting(
-            self.endpoint,
-            hop,
-            auth,
-            lambda dialog, request: self._send_within(dialog, request, hop, auth),
-            self._end_branch,
-        )
-        answered = await inviting.run(invite, ring_s, first_s)
-        if isinstance(answered, Refused):
-            return answered
-        try:
-            terms = read_description(answered.body, self.codecs, secure=secure)
-            dialog_hop = await self.hop_of(answered.dialog, hop)
-            stream = self.open(ports, terms, call_id, crypto)
-        except BaseException as error:
-            self._end_branch(answered.dialog, identity(answered.invite).cseq.seq)
-            if isinstance(error, BadMessage | NoCommonCodec):
-                raise CallFailed(488, str(error)) from error
-            raise
-        return self._established(answered, inviting, dialog_hop, stream, call_id, uri.user or "", contact, host, auth)
-
-    def _established(
-        self, answered: Answered, inviting: Inviting, hop: Hop, stream: MediaStream, call_id: str, number: str,
-        contact: str, host: str, auth: ClientAuth | None,
-    ) -> Call:  # fmt: skip
-        call = Call(
-            call_id=call_id, direction="outbound", number=number, dialog=answered.dialog, hop=hop,
-            endpoint=self.endpoint, outgoing=self.outgoing, engine=self.engine, stream=stream, contact=contact,
-            forget=self.forget, locate=self.hop_of, media_host=host, auth=auth, peer_allows=allows(answered.response),
-        )  # fmt: skip
-        self.add(call)
-        inviting.on_2xx_again = call.on_2xx_again
-        ack = answered.dialog.request("ACK", identity(answered.invite).cseq.seq)
-        for name in CREDENTIALS:
-            for value in answered.invite.get_header_values(name):
-                ack.add_header(name, value)
-        call.acknowledge(ack)
-        call.keep_alive(as_client(answered.response, self.session_s))
-        return call
-
-    def _send_within(self, dialog: Dialog, request: SipRequest, hop: Hop, auth: ClientAuth | None) -> None:
-        """Send *request* in a dialog that is no call yet, to where its far end is."""
-
-        async def send() -> None:
-            self.outgoing.send(request, await self.hop_of(dialog, hop), lambda _: None, auth=auth, dialog=dialog)
-
-        self.tasks.spawn(send())
-
-    def _end_branch(self, dialog: Dialog, invite_seq: int) -> None:
-        """Acknowledge a 2xx that nobody wants, and hang up at once (RFC 3261 §9.1, §13.2.2.4)."""
-
-        async def end() -> None:
-            hop = await self.hop_of(dialog)
-            self.endpoint.send_ack(dialog.request("ACK", invite_seq), hop)
-            self.outgoing.send(dialog.request("BYE"), hop, lambda _: None, dialog=dialog)
-
-        self.tasks.spawn(end())
-
     def _address(self, hop: Hop) -> HostPort:
         """Our host and port as *hop* sees them."""
         port = self.tls_port if hop.transport == "tls" else self.port
@@ -445,24 +304,6 @@ class UserAgent:
 def _open_door() -> Admission:
     """For a network of friends: a hundred calls, from whoever is known."""
     return Admission(10_000, 10_000, 1000, 1000, 100, time.monotonic)
-
-
-def allows(message: SipRequest | SipResponse) -> frozenset[str]:
-    """The methods in Allow."""
-    return frozenset(m.strip().upper() for value in message.get_header_values("Allow") for m in value.split(",") if m)
-
-
-def _contacts(response: SipResponse) -> list[SipUri]:
-    """The targets of a redirection, the likeliest first (RFC 3261 §8.1.3.4); only ones that we can call."""
-    ranked = sorted(response.contact, key=lambda a: -_quality(a.params.get("q")))
-    return [address.uri for address in ranked if address.uri.scheme.lower() in ("sip", "sips") and address.uri.host]
-
-
-def _quality(text: str | None) -> float:
-    try:
-        return float(text or 1.0)
-    except ValueError:
-        return 0.0
 
 
 def _version(host: str) -> int:

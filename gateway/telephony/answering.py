@@ -15,7 +15,7 @@ from gateway.telephony.dialog import server_dialog
 from gateway.telephony.endpoint import Endpoint, Incoming
 from gateway.telephony.errors import BadMessage, CallFailed, NoCommonCodec, TransportFailed
 from gateway.telephony.invitation import Invitation
-from gateway.telephony.message import ALLOW, SUPPORTED, Identity, identity, make_response, new_tag
+from gateway.telephony.message import ALLOW, SUPPORTED, Identity, allows, identity, make_response, new_tag
 from gateway.telephony.screening import screen
 from gateway.telephony.sdp import MediaTerms, make_answer, make_offer, read_description
 from gateway.telephony.session_timer import MIN_SE, TooBrief, announce, as_server, supported
@@ -137,7 +137,7 @@ class Answerer:
             call_id=call_id, direction="inbound", number=invitation.number, dialog=dialog, hop=hop,
             endpoint=agent.endpoint, outgoing=agent.outgoing, engine=agent.engine, stream=stream, contact=contact,
             forget=agent.forget, locate=agent.hop_of, media_host=host,
-            peer_allows=frozenset(m.strip().upper() for v in invite.get_header_values("Allow") for m in v.split(",")),
+            peer_allows=allows(invite),
         )  # fmt: skip
         agent.add(call)
         self.drop(invitation)

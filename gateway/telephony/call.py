@@ -241,6 +241,7 @@ class Call:
         status = request.text.split()
         if len(status) < 2 or not status[0].startswith("SIP/") or not _STATUS.fullmatch(status[1]):
             return
+        log.info("call.transfer", call=self.call_id, status=int(status[1]))
         if self.on_progress is not None:
             self.on_progress(int(status[1]))
         if status[1][:1] != "1":

@@ -309,3 +309,8 @@ def uri_text(user: str | None, host: str, port: int | None = None, transport: st
 def bracketed(host: str) -> str:
     """*host* as it stands in a URI or a Via: an IPv6 address in brackets (RFC 3261 §25.1)."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def allows(message: SipRequest | SipResponse) -> frozenset[str]:
+    """The methods in Allow."""
+    return frozenset(m.strip().upper() for value in message.get_header_values("Allow") for m in value.split(",") if m)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -14,6 +13,7 @@ from socket import MSG_TRUNC
 from gateway.audio.codec import CLOCK_RATE, FRAME, silence
 from gateway.telephony.crypto import Crypto, Protection
 from gateway.telephony.errors import BadMessage
+from gateway.telephony.keys import KeysIn, KeysOut
 from gateway.telephony.message import HostPort
 from gateway.telephony.playout import Playout
 from gateway.telephony.ports import PortPair
@@ -22,17 +22,12 @@ from gateway.telephony.recorder import Recorder
 from gateway.telephony.report import MediaReport
 from gateway.telephony.reporting import Reporting
 from gateway.telephony.rtcp import is_rtcp
-from gateway.telephony.rtp import DTMF_KEYS, HEADER, TelephoneEvent, event_payload, parse_event, parse_rtp
+from gateway.telephony.rtp import HEADER, parse_event, parse_rtp
 from gateway.telephony.sdp import UNSPECIFIED, MediaTerms
 
 Frames = Sequence[bytes]
 Tap = Callable[[bytes, bytes], None]
 """Is given each 20 ms frame of the caller and of what was sent to him, octets of the codec, as they go into the recording."""
-
-DTMF_FRAMES = 5
-DTMF_GAP_FRAMES = 3
-DTMF_ENDS = 3
-"""The end of a key is sent three times (RFC 4733 §2.5.1.4)."""
 
 CHECK_FRAMES = 50
 _MOST_OCTETS = 2048
@@ -71,10 +66,10 @@ class MediaStream:
     """One call's RTP. *timeout_s* without a packet ends the call, when the far end is meant to send; 0 never does."""
 
     __slots__ = (
-        "_checked", "_held", "_keys", "_last_event", "_latched", "_payload_type", "_playing", "_playout", "_pressed", "_protection", "_random", "_receive", "_room", "_second", "_send_to",
-        "_sequence", "_silence", "_source", "_ssrc", "_timeout_frames", "_timestamp", "_wall", "counters",
-        "first_packet_frame", "frames_in", "last_packet_frame", "on_failure", "on_key", "ports", "reception", "recorder",
-        "reporting", "tap", "terms",
+        "_checked", "_held", "_keys_in", "_keys_out", "_latched", "_payload_type", "_playing", "_playout",
+        "_protection", "_random", "_receive", "_room", "_second", "_send_to", "_sequence", "_silence", "_source", "_ssrc",
+        "_timeout_frames", "_timestamp", "_wall", "counters", "first_packet_frame", "frames_in", "last_packet_frame",
+        "on_failure", "on_key", "ports", "reception", "recorder", "reporting", "tap", "terms",
     )  # fmt: skip
 
     def __init__(
@@ -104,15 +99,12 @@ class MediaStream:
         self._silence = silence(terms.codec)
         self._playout = Playout(terms.codec)
         self._playing: Playing | None = None
-        self._keys: deque[tuple[str, int]] = deque()
+        self._keys_out, self._keys_in = KeysOut(), KeysIn()
         self._sequence, self._timestamp, self._ssrc = randbits(16), randbits(32), randbits(32)
         self._source: HostPort | None = None
         self._latched = False
         self._second = terms.payload_type | _MARKER
         """The second octet of the next packet: the first of all is marked (RFC 3551 §4.1)."""
-        self._last_event = -1
-        self._pressed: tuple[int, str, int] | None = None
-        """Timestamp and key of an event whose end has not come, and the frame of its last packet."""
         self._timeout_frames = int(timeout_s * 1000 / _TICKS_MS)
         self._checked = 0
         self.frames_in = 0
@@ -165,11 +157,7 @@ class MediaStream:
         """Send *keys* as RFC 4733 events, 100 ms each; they replace audio while they last. Raises ValueError for no key."""
         if self.terms.event_type is None:
             raise BadMessage("the far end takes no telephone-events")
-        if not set(keys) <= set(DTMF_KEYS):
-            raise ValueError(f"{keys!r} are not all DTMF keys ({DTMF_KEYS})")
-        for key in keys:
-            self._keys += [(key, step) for step in range(1, DTMF_FRAMES + DTMF_ENDS)]
-            self._keys += [("", 0)] * DTMF_GAP_FRAMES
+        self._keys_out.add(keys)
 
     def take_key(self, key: str) -> None:
         """The far end pressed *key*, whichever way it says so."""
@@ -236,7 +224,7 @@ class MediaStream:
     def tick(self) -> None:
         """One frame each way."""
         incoming = self._playout.take()
-        outgoing = self._send_key() if self._keys else self._send_audio()
+        outgoing = self._send_key() if self._keys_out else self._send_audio()
         self.frames_in += 1
         if self.recorder is not None:
             self.recorder.write(incoming, outgoing)
@@ -306,7 +294,8 @@ class MediaStream:
         if self.reception is not None and self.reception.ssrc == packet.ssrc:
             self.reception.take(packet.sequence, None, arrived_ns)
         if kind == terms.event_type:  # its timestamp stands still: no measure of jitter
-            self._take_event(packet.timestamp, parse_event(packet.payload))
+            for key in self._keys_in.take(packet.timestamp, parse_event(packet.payload), self.frames_in):
+                self.take_key(key)
         elif packet.payload:
             self._playout.comfort(packet.payload[0] & 0x7F)
         return True
@@ -319,8 +308,8 @@ class MediaStream:
     def _check(self) -> None:
         """Once a second: reports, and whether both sides still hear each other."""
         now, terms = self._wall(), self.terms
-        if self._pressed is not None and self.frames_in - self._pressed[2] > CHECK_FRAMES:
-            self._release()
+        for key in self._keys_in.overdue(self.frames_in):
+            self.take_key(key)
         if self.reporting.due(now):
             counters = self.counters
             self._send_report(
@@ -375,15 +364,13 @@ class MediaStream:
         return payload
 
     def _send_key(self) -> bytes:
-        key, step = self._keys.popleft()
-        if key and self.terms.event_type is not None:
-            start = (self._timestamp - (step - 1) * FRAME) & 0xFFFFFFFF
-            duration, end = min(step, DTMF_FRAMES) * FRAME, step >= DTMF_FRAMES
-            marker = _MARKER if step == 1 else 0
-            self._send(self.terms.event_type | marker, event_payload(key, end, duration), start)
+        packet, timestamp = self._keys_out.next(self._timestamp), self._timestamp
+        self._timestamp = (timestamp + FRAME) & 0xFFFFFFFF
+        if packet is not None and self.terms.event_type is not None:
+            payload, start, marked = packet
+            self._send(self.terms.event_type | (_MARKER if marked else 0), payload, start)
         else:
-            self._send(self._payload_type, self._silence, self._timestamp)
-        self._timestamp = (self._timestamp + FRAME) & 0xFFFFFFFF
+            self._send(self._payload_type, self._silence, timestamp)
         return self._silence
 
     def _send(self, second: int, payload: bytes, timestamp: int) -> bool:
@@ -412,19 +399,3 @@ class MediaStream:
     def _latch(self, source: HostPort) -> None:
         """A good packet of this call came from *source*: that is where the far end is (never for what only might be one)."""
         self._source, self._latched = source, True
-
-    def _take_event(self, timestamp: int, event: TelephoneEvent) -> None:
-        """A key counts once, at its end; one whose end was lost counts when the next begins, or a second later."""
-        if self._pressed is not None and self._pressed[0] != timestamp:
-            self._release()
-        if timestamp == self._last_event:
-            return
-        self._pressed = timestamp, event.key, self.frames_in
-        if event.end:
-            self._release()
-
-    def _release(self) -> None:
-        if self._pressed is not None:
-            self._last_event, key, _ = self._pressed
-            self._pressed = None
-            self.take_key(key)
