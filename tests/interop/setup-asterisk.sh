@@ -32,6 +32,7 @@ done
 
 # The mirror is the machine's own, so that a site with a mirror or a proxy of its own is served by that. It is the archive that holds
 # the machine's base release; security and update suites hold parts only.
+# shellcheck source=/dev/null
 . /etc/os-release
 release=${VERSION_CODENAME:?setup-asterisk: /etc/os-release names no VERSION_CODENAME; this set-up is made for Debian 12}
 # shellcheck disable=SC2016 # apt fills these in
