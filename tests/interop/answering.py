@@ -137,6 +137,9 @@ class Answering:
             await getattr(self, f"do_{do}")(**what)
         except TelephonyError as error:
             tell("failed", name=what.get("name", ""), reason=str(error), status=getattr(error, "status", 0))
+        except Exception as error:
+            tell("failed", name=what.get("name", ""), reason=repr(error), status=0)
+            raise
 
     async def do_dial(self, name: str, to: str, user: str = "", password: str = "", ring_s: float = 45.0) -> None:
         credentials = Credentials(user, password) if user else None

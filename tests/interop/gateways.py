@@ -31,6 +31,8 @@ ports = "{first}-{last}"
 
 TRUSTED = 'trusted = ["127.0.0.1"]'
 
+WAYS = ("there", "back")
+
 _names = itertools.count(1)
 _media = itertools.count(24_000, 2_000)
 
@@ -150,6 +152,5 @@ class LossyPath(Process):
         """The share that was lost on the way there and on the way back. Stops the path."""
         self.stop()
         counts = json.loads(self.said())
-        return tuple(
-            counts[f"lost_{way}"] / (counts[f"lost_{way}"] + counts[f"passed_{way}"]) for way in ("there", "back")
-        )  # type: ignore[return-value]
+        there, back = (counts[f"lost_{way}"] / max(1, counts[f"lost_{way}"] + counts[f"passed_{way}"]) for way in WAYS)
+        return there, back
