@@ -34,7 +34,8 @@ class MediaEngine:
         self.office = RecordingOffice(recordings)
         self._timeout_s = timeout_s
         self._streams: dict[int, MediaStream] = {}
-        self._readers: dict[int, tuple[Callable[[], None], MediaStream]] = {}
+        self._readers: dict[int, Callable[[], None]] = {}
+        self._owners: dict[int, MediaStream] = {}
         self._ticking: tuple[MediaStream, ...] = ()
         self._epoll = select.epoll()
         self.clock = MediaClock(self._tick)
@@ -73,7 +74,7 @@ class MediaEngine:
         self._streams[ports.number] = stream
         self._ticking = tuple(self._streams.values())
         for sock, read in ((ports.rtp, stream.receive), (ports.rtcp, stream.receive_report)):
-            self._readers[sock.fileno()] = read, stream
+            self._readers[sock.fileno()], self._owners[sock.fileno()] = read, stream
             self._epoll.register(sock.fileno(), select.EPOLLIN)
         return stream
 
@@ -86,7 +87,7 @@ class MediaEngine:
         stream.leave()
         for sock in (stream.ports.rtp, stream.ports.rtcp):
             self._epoll.unregister(sock.fileno())
-            del self._readers[sock.fileno()]
+            del self._readers[sock.fileno()], self._owners[sock.fileno()]
         self.release(stream.ports)
         recorder, stream.recorder = stream.recorder, None
         return await recorder.finish() if recorder is not None else None
@@ -97,12 +98,16 @@ class MediaEngine:
             ready = poll(0, max(1, len(readers)))
             if not ready:
                 break
-            for fd, _ in ready:
-                read, stream = readers[fd]
+            events = iter(ready)
+            while True:
+                fd = -1
                 try:
-                    read()
+                    for fd, _ in events:
+                        readers[fd]()
                 except Exception as error:  # noqa: BLE001 - it ends this call; the tick belongs to all of them
-                    self._fail(stream, error)
+                    self._fail(self._owners[fd], error)
+                else:
+                    break
         for stream in self._ticking:
             try:
                 stream.tick()

@@ -22,7 +22,7 @@ from gateway.audio.codec import SAMPLE_RATE, Codec
 from gateway.telephony.recording_wire import Kind, Message, Reader, pack, pack_audio
 
 log = structlog.get_logger(__name__)
-FLUSH_OCTETS = 8000
+FLUSH_FRAMES = 50
 """One second of each side goes at once."""
 
 MOST_UNSENT = 64_000_000
@@ -66,7 +66,8 @@ class Recorder:
         self.number = number
         self._part = part
         self._codec = codec
-        self._left, self._right = bytearray(), bytearray()
+        self._left: list[bytes] = []
+        self._right: list[bytes] = []
         self._octets = 0
         self._failed = ""
         self.unwritten: deque[bytes] = deque()
@@ -80,17 +81,18 @@ class Recorder:
 
     def write(self, caller: bytes, gateway: bytes) -> None:
         """One frame of each side, equally long, in the codec."""
-        self._left += caller
-        self._right += gateway
-        if len(self._left) >= FLUSH_OCTETS:
+        self._left.append(caller)
+        self._right.append(gateway)
+        if len(self._left) >= FLUSH_FRAMES:
             self.flush()
 
     def flush(self) -> None:
-        if self._left and not self._failed:
-            message = pack_audio(self.number, self._octets, bytes(self._left), bytes(self._right))
-            self._octets += len(self._left)
-            self._left.clear()
-            self._right.clear()
+        left, right = b"".join(self._left), b"".join(self._right)
+        self._left.clear()
+        self._right.clear()
+        if left and not self._failed:
+            message = pack_audio(self.number, self._octets, left, right)
+            self._octets += len(left)
             self._office.send(self, message)
 
     def discard(self) -> None:

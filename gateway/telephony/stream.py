@@ -36,6 +36,7 @@ _USUAL_OCTETS = 476
 
 _ANCILLARY_OCTETS = 64
 _MARKER = 0x80
+_SILENCE_DB = 127
 _timespec = struct.Struct("@qq").unpack
 _pack, _unpack_from = HEADER.pack, HEADER.unpack_from
 _TICKS_MS = 20
@@ -56,7 +57,6 @@ class Counters:
 
     sent: int = 0
     unsent: int = 0
-    received: int = 0
     malformed: int = 0
     foreign: int = 0
     keys: int = 0
@@ -66,8 +66,8 @@ class MediaStream:
     """One call's RTP. *timeout_s* without a packet ends the call, when the far end is meant to send; 0 never does."""
 
     __slots__ = (
-        "_checked", "_held", "_keys_in", "_keys_out", "_latched", "_payload_type", "_playing", "_playout",
-        "_protection", "_random", "_receive", "_room", "_second", "_send_to", "_sequence", "_silence", "_source", "_ssrc",
+        "_checked", "_heard", "_held", "_keys_in", "_keys_out", "_latched", "_others", "_payload_type", "_playing", "_playout",
+        "_protection", "_random", "_receive", "_received_before", "_room", "_second", "_send_to", "_sequence", "_silence", "_source", "_ssrc",
         "_timeout_frames", "_timestamp", "_wall", "counters", "first_packet_frame", "frames_in", "last_packet_frame",
         "on_failure", "on_key", "ports", "reception", "recorder", "reporting", "tap", "terms",
     )  # fmt: skip
@@ -107,9 +107,16 @@ class MediaStream:
         """The second octet of the next packet: the first of all is marked (RFC 3551 §4.1)."""
         self._timeout_frames = int(timeout_s * 1000 / _TICKS_MS)
         self._checked = 0
+        self._received_before = self._others = self._heard = 0
+        """Packets of earlier sources; keys and comfort noise; all packets at the last check."""
         self.frames_in = 0
         self.first_packet_frame: int | None = None
         self.last_packet_frame = 0
+
+    @property
+    def received(self) -> int:
+        """Packets of audio that came and were of this call."""
+        return self._received_before + (self.reception.received if self.reception is not None else 0)
 
     @property
     def position_ms(self) -> int:
@@ -190,8 +197,6 @@ class MediaStream:
                 and reception is not None
                 and ssrc == reception.ssrc
             ):
-                self.counters.received += 1
-                self.last_packet_frame = self.frames_in
                 seconds, nanoseconds = arrived or divmod(int(self._wall() * 1e9), 1_000_000_000)
                 reception.take(sequence, timestamp, seconds * 1_000_000_000 + nanoseconds)
                 self._playout.put(timestamp, data[12:])
@@ -252,7 +257,7 @@ class MediaStream:
             local=local, remote=terms.remote,
             latched=self._source if self._source is not None and self._source != terms.remote else None,
             sent_packets=counters.sent, sent_octets=counters.sent * FRAME, unsent_packets=counters.unsent,
-            received_packets=counters.received, received_octets=counters.received * FRAME,
+            received_packets=self.received, received_octets=self.received * FRAME,
             lost=max(0, reception.lost) if reception else 0,
             lost_fraction=max(0, reception.lost) / max(1, reception.expected) if reception else 0.0,
             late=self._playout.late, duplicates=reception.duplicates if reception else 0,
@@ -269,14 +274,13 @@ class MediaStream:
         )  # fmt: skip
 
     def _take_audio(self, sequence: int, timestamp: int, ssrc: int, payload: bytes, arrived_ns: int) -> None:
-        self.counters.received += 1
         reception = self.reception
         if reception is None or reception.ssrc != ssrc:
+            self._received_before += reception.received if reception is not None else 0
             reception = self.reception = Reception(ssrc, sequence)
             if self.first_packet_frame is None:
                 self.first_packet_frame = self.frames_in
         reception.take(sequence, timestamp, arrived_ns)
-        self.last_packet_frame = self.frames_in
         self._playout.put(timestamp, payload)
 
     def _take_other(self, data: bytes, arrived_ns: int) -> bool:
@@ -290,10 +294,11 @@ class MediaStream:
             return True
         if kind not in (terms.event_type, terms.comfort_type):
             return False
-        self.last_packet_frame = self.frames_in
+        self._others += 1
         if self.reception is not None and self.reception.ssrc == packet.ssrc:
             self.reception.take(packet.sequence, None, arrived_ns)
-        if kind == terms.event_type:  # its timestamp stands still: no measure of jitter
+        if kind == terms.event_type:  # its timestamp stands still: no measure of jitter; and no audio comes meanwhile
+            self._playout.comfort(_SILENCE_DB)
             for key in self._keys_in.take(packet.timestamp, parse_event(packet.payload), self.frames_in):
                 self.take_key(key)
         elif packet.payload:
@@ -308,6 +313,9 @@ class MediaStream:
     def _check(self) -> None:
         """Once a second: reports, and whether both sides still hear each other."""
         now, terms = self._wall(), self.terms
+        heard = self.received + self._others
+        if heard != self._heard:
+            self._heard, self.last_packet_frame = heard, self.frames_in
         for key in self._keys_in.overdue(self.frames_in):
             self.take_key(key)
         if self.reporting.due(now):

@@ -343,7 +343,7 @@ class TestMedia:
         call.stream.tap = lambda frame, _: heard.append(frame)
         to = call.stream.ports.rtp.getsockname()
         peer.media.sendto(rtp(b"a" * 160, 1), to)
-        await until(lambda: call.stream.counters.received)
+        await until(lambda: call.stream.received)
         with socket(AF_INET, SOCK_DGRAM) as stranger:
             stranger.sendto(rtp(b"x" * 160, 2), to)
         await until(lambda: call.stream.counters.foreign)
@@ -357,7 +357,7 @@ class TestMedia:
         for data in (b"x", b"\x8f" + bytes(11), rtp(b"\x05", 1, payload_type=101)):
             peer.media.sendto(data, to)
         peer.media.sendto(rtp(b"a" * 160, 1), to)
-        await until(lambda: call.stream.counters.received)
+        await until(lambda: call.stream.received)
         assert 3 == call.stream.counters.malformed
 
     async def test_early_media_are_not_part_of_the_call(self, alice: House, peer: Peer) -> None:

@@ -31,7 +31,7 @@ from gateway.resources import data_folder
 from gateway.speech.frontend import TELEPHONE_RATE
 from gateway.speech.listener import Hearing, Listener, Mode
 from gateway.speech.prompts import PromptStore, read_wav
-from gateway.telephony.g711 import SILENCE, decode, encode
+from gateway.audio.g711 import SILENCE, decode, encode
 from gateway.telephony.media import Frames, MediaStream, frames_of
 from gateway.telephony.playout import FRAME
 from gateway.telephony.rtp import HEADER, parse_rtp

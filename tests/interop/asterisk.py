@@ -28,12 +28,22 @@ HOST = "127.0.0.2"
 CARRIER_HOST = "127.0.0.3"
 GATEWAY_HOST = "127.0.0.4"
 PHONE_HOST = "127.0.0.5"
+CONSENT_NUMBER = "15880000"
+US = "+8215880000"
+"""How Asterisk is known to a gateway that has no line for it."""
+
+ECHO, RECORD, READ_KEYS, SEND_KEYS, PLAY = "600", "601", "602", "603", "604"
+"""The test numbers of extensions.conf."""
+
+KEYS = "0123456789*#ABCD"
+"""What they send."""
+
 START_S, STOP_S, WAIT_S, POLL_S = 60.0, 20.0, 30.0, 0.05
 BACKSLASH = "\\"
 SITE = "site_pjsip.conf"
 SECRETS = {
     "consent": "the gateway calls Asterisk",
-    "+8215880000": "Asterisk calls the gateway",
+    US: "Asterisk calls the gateway",
     "7000": "of the extension",
     "7100": "of the agent",
 }
@@ -228,7 +238,7 @@ def first_site(udp_port: int, tls_port: int) -> dict[str, dict[str, str]]:
         "site-consent-aor": {"contact": f"sip:{GATEWAY_HOST}:9"},
         "site-consent-identify": {"match": GATEWAY_HOST},
         "site-consent-calls-us": {"username": "consent", "password": SECRETS["consent"]},
-        "site-we-call-consent": {"username": "+8215880000", "password": SECRETS["+8215880000"]},
+        "site-we-call-consent": {"username": US, "password": SECRETS[US]},
         "site-7000-auth": {"username": "7000", "password": SECRETS["7000"]},
         "site-7100-auth": {"username": "7100", "password": SECRETS["7100"]},
         "site-carrier": {"allow": "!all,alaw", **media},

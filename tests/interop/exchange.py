@@ -25,6 +25,10 @@ LIMIT_S = 30.0
 
 A_SECOND = 50
 """In frames."""
+
+HALF_A_SECOND = 4000
+"""In octets."""
+
 T = TypeVar("T")
 Samples = np.ndarray[Any, np.dtype[np.int16]]
 

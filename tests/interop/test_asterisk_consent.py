@@ -13,7 +13,7 @@ from secrets import token_urlsafe
 import aiohttp
 import pytest
 import pytest_asyncio
-from asterisk import CARRIER_HOST, PHONE_HOST, SECRETS, Asterisk
+from asterisk import CARRIER_HOST, CONSENT_NUMBER, PHONE_HOST, SECRETS, Asterisk
 from town import HOST, PASSWORD, TURN_MS, Town, open_folder, own_prompts, secret, settings
 
 from gateway.demo.parties import CODE, Billing, Handset, start_parties
@@ -23,7 +23,6 @@ pytestmark = [pytest.mark.interop, pytest.mark.asyncio(loop_scope="module")]
 
 YES = ";".join(clip("mix", name) for name in ("leave", "owner", "adult", "consent"))
 NO = ";".join(clip("mix", name) for name in ("leave", "owner", "adult", "refuse"))
-CONSENT_NUMBER = "15880000"
 
 
 def through(asterisk: Asterisk, text: str) -> str:

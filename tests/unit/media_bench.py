@@ -78,7 +78,8 @@ class Line:
         change: Callable[[MediaTerms], MediaTerms] = lambda terms: terms,
     ) -> None:
         self.far, self.stranger = Far(udp(), udp()), Far(udp(), udp())
-        self.ports = PortPair(0, udp(), udp())
+        rtp = udp()
+        self.ports = PortPair(rtp.getsockname()[1], rtp, udp())
         self.kind = STATIC_TYPES[codec]
         terms = change(MediaTerms(codec, self.kind, EVENTS, self.far.address, comfort_type=COMFORT))
         terms = replace(terms, rtcp=terms.rtcp or self.far.rtcp.getsockname())
