@@ -87,7 +87,7 @@ def _keep(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> No
 
 def _add(totals: dict[str, int], call: Call) -> None:
     for name in _COUNTED:
-        totals[name] += getattr(call.stream.counters, name)
+        totals[name] += call.stream.received if name == "received" else getattr(call.stream.counters, name)
 
 
 def _write_settings(options: Options) -> Path:
