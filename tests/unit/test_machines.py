@@ -22,6 +22,7 @@ from gateway.resources import data_folder
 from gateway.speech.frontend import Pcm
 from gateway.telephony.call import CallEnd
 from gateway.telephony.errors import CallOver
+from gateway.timeline import describe
 
 SCRIPT = yaml.safe_load((data_folder("dialplans") / "plan-upgrade.yaml").read_text(encoding="utf-8"))
 PACK = load_pack(data_folder("prompts"), "en")
@@ -245,3 +246,8 @@ class TestMessages:
         buzz = sum(np.sin(2 * np.pi * 140 * order * time) / order for order in range(1, 20))
         swell = np.clip(np.sin(2 * np.pi * 3 * time) + 0.5, 0.02, 1)
         return np.rint(5000 * swell * buzz).astype(np.int16)
+
+
+def test_the_timeline_tells_who_answered_and_by_what() -> None:
+    judged = ev.AnswerJudged(call_id="call-1", verdict="machine", reason="a beep of 1000 Hz", at_ms=2400)
+    assert "machine: a beep of 1000 Hz, 2.4 s after the answer" == describe(judged)
