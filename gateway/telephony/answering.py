@@ -18,7 +18,7 @@ from gateway.telephony.invitation import Invitation
 from gateway.telephony.message import ALLOW, SUPPORTED, Identity, allows, identity, make_response, new_tag
 from gateway.telephony.screening import screen
 from gateway.telephony.sdp import MediaTerms, make_answer, make_offer, read_description
-from gateway.telephony.session_timer import MIN_SE, TooBrief, announce, as_server, supported
+from gateway.telephony.session_timer import MIN_SE, SessionTimer, TooBrief, announce, as_server, supported
 from gateway.telephony.transport import Hop
 
 if TYPE_CHECKING:
@@ -109,16 +109,10 @@ class Answerer:
         except TransportFailed:
             invitation.reject(503)
             raise
-        final = make_response(invite, 200, to_tag=invitation.tag)
         contact = agent.contact("", source)
-        for name, value in (("Contact", contact), ("Allow", ALLOW), ("Supported", SUPPORTED)):
-            final.set_header(name, value)
-        final.set_header("Content-Type", "application/sdp")
         timer = as_server(invite, agent.session_s if "timer" in supported(invite) else 0)
-        if timer is not None:
-            announce(final, timer, requesting=False)
-        late = invitation.terms is None
-        terms = invitation.terms
+        final = _make_final(invite, invitation.tag, contact, timer)
+        late, terms = invitation.terms is None, invitation.terms
         try:
             if terms is None:
                 final.body = make_offer((host, ports.number), 1, codecs=agent.codecs)
@@ -130,7 +124,10 @@ class Answerer:
             stream = agent.open(ports, terms, call_id, crypto)
         except BaseException as error:
             agent.engine.release(ports)
-            if isinstance(error, CallFailed) and not invitation.incoming.answered:
+            if invitation.incoming.answered and late:  # our 200 is out: there is a dialog, which nobody else would end
+                self.drop(invitation)
+                agent.outgoing.send(dialog.request("BYE"), hop, lambda _: None, dialog=dialog)
+            elif isinstance(error, CallFailed):
                 invitation.reject(error.status)
             raise
         call = Call(
@@ -148,18 +145,14 @@ class Answerer:
         return call
 
     async def _late_terms(self, invitation: Invitation, final: SipResponse) -> MediaTerms:
-        """Send *final* with our offer and wait for the answer in the ACK. Raises CallFailed; then the dialog is ended."""
+        """Send *final* with our offer and wait for the answer in the ACK. Raises CallFailed."""
         try:
             body = await invitation.answer_to(final)
             return read_description(body, self._agent.codecs, secure=False)
-        except TimeoutError:
-            failure = CallFailed(408, "the 200 OK was never acknowledged")
+        except TimeoutError as error:
+            raise CallFailed(408, "the 200 OK was never acknowledged") from error
         except (BadMessage, NoCommonCodec) as error:
-            failure = CallFailed(488, f"the ACK answers no offer of ours: {error}")
-        self.drop(invitation)
-        dialog = server_dialog(invitation.incoming.request, invitation.tag)
-        self._agent.outgoing.send(dialog.request("BYE"), invitation.incoming.source, lambda _: None, dialog=dialog)
-        raise failure
+            raise CallFailed(488, f"the ACK answers no offer of ours: {error}") from error
 
     def _take_within(self, incoming: Incoming) -> None:
         call = self._call_of(incoming.ids)
@@ -283,6 +276,18 @@ class Answerer:
     def _invitation_of(self, request: SipRequest) -> Invitation | None:
         ids = identity(request)
         return next((i for i in self._invitations.values() if i.belongs(ids)), None)
+
+
+def _make_final(invite: SipRequest, tag: str, contact: str, timer: SessionTimer | None) -> SipResponse:
+    """The 200 to *invite*, but for its session description."""
+    final = make_response(invite, 200, to_tag=tag)
+    for name, value in (
+        ("Contact", contact), ("Allow", ALLOW), ("Supported", SUPPORTED), ("Content-Type", "application/sdp"),
+    ):  # fmt: skip
+        final.set_header(name, value)
+    if timer is not None:
+        announce(final, timer, requesting=False)
+    return final
 
 
 def _asserted(request: SipRequest) -> str:

@@ -31,6 +31,7 @@ class Negotiation:
         self._call = call
         self._random = Random()  # noqa: S311 - spreads retries, guards nothing
         self._unconfirmed: Repeater | None = None
+        self._unconfirmed_seq = 0
         self._offered = self._collided = self._refused = self._pending = False
         self._ours: asyncio.Future[bool] | None = None
         self._version = 1
@@ -47,7 +48,7 @@ class Negotiation:
         ACK brings the answer to the offer in it.
         """
         call = self._call
-        self._offered = offered
+        self._offered, self._unconfirmed_seq = offered, incoming.ids.cseq.seq
         self._unconfirmed = Repeater(
             call.endpoint.call_later,
             lambda: incoming.resend(final),
@@ -55,8 +56,8 @@ class Negotiation:
         )
 
     def acknowledged(self, ack: SipRequest) -> None:
-        if self._unconfirmed is None:
-            return
+        if self._unconfirmed is None or identity(ack).cseq.seq != self._unconfirmed_seq:
+            return  # of an earlier INVITE (RFC 3261 §17.1.1.3)
         self._confirmed()
         if self._offered:
             self._offered = False
@@ -144,7 +145,11 @@ class Negotiation:
         self._complete(invite, timer)
         self.describe(invite, self._own_offer())
         self._collided, self._pending = False, True
-        call.request(invite, lambda response: self._on_final(response, timer))
+        try:
+            call.request(invite, lambda response: self._on_final(response, timer))
+        except TransportFailed:
+            self._pending = False
+            raise
 
     def _on_final(self, response: SipResponse | None, timer: SessionTimer | None) -> None:
         call = self._call
