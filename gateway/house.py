@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gateway.consent.order import Language, Order
 from gateway.dialplan.errors import DialplanError
-from gateway.dialplan.lint import require_safe
+from gateway.dialplan.lint import message_findings, require_safe
 from gateway.dialplan.model import Dialplan, load_dialplans
 from gateway.language.errors import LanguageError
 from gateway.language.pack import LANGUAGES, LanguagePack, load_pack
@@ -99,6 +99,9 @@ def _misfits(plan: Dialplan, pack: LanguagePack) -> list[str]:
     where = f"dialplan {plan.name} in {pack.language}"
     missing = [name for name in (*plan.prompt_names(), NO_ORDER) if name not in pack.prompts]
     faults = [f"{where}: prompts.yaml lacks {name!r}" for name in missing]
+    message = pack.prompts.get(plan.machine.prompt or "") if plan.machine is not None else None
+    if isinstance(message, str):
+        faults += [f"{where}: {finding}" for finding in message_findings(plan, message)]
     for name, step in plan.steps.items():
         if step.ask is None:
             continue

@@ -37,11 +37,20 @@ class MediaEngine:
         self._readers: dict[int, Callable[[], None]] = {}
         self._owners: dict[int, MediaStream] = {}
         self._ticking: tuple[MediaStream, ...] = ()
+        self._refused = {"malformed": 0, "foreign": 0}
         self._epoll = select.epoll()
         self.clock = MediaClock(self._tick)
 
     def __len__(self) -> int:
         return len(self._streams)
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """Packets since the start that were not heard, by reason."""
+        return {
+            why: ended + sum(getattr(stream.counters, why) for stream in self._ticking)
+            for why, ended in self._refused.items()
+        }
 
     def start(self) -> None:
         self.clock.start()
@@ -85,6 +94,8 @@ class MediaEngine:
             return None
         self._ticking = tuple(self._streams.values())
         stream.leave()
+        for why in self._refused:
+            self._refused[why] += getattr(stream.counters, why)
         for sock in (stream.ports.rtp, stream.ports.rtcp):
             self._epoll.unregister(sock.fileno())
             del self._readers[sock.fileno()], self._owners[sock.fileno()]

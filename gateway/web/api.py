@@ -73,6 +73,7 @@ class Api:
         verify_sms: Verify | None,
         *,
         region: str | None = None,
+        unready: Callable[[], str] = lambda: "",
     ) -> None:
         self._engine = engine
         self._offered = offered
@@ -80,12 +81,14 @@ class Api:
         self._keys = keys
         self._verify_sms = verify_sms
         self._region = region
+        self._unready = unready
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[problems], client_max_size=LARGEST_BODY)
         app.add_routes(
             [
                 web.get("/healthz", self.healthz),
+                web.get("/readyz", self.readyz),
                 web.get("/metrics", self.metrics),
                 web.post("/v1/orders", self.create_order),
                 web.get("/v1/orders", self.list_orders),
@@ -101,6 +104,11 @@ class Api:
     async def healthz(self, _request: web.Request) -> web.Response:
         await self._engine.database.pool.fetchval("SELECT 1")
         return web.json_response({"status": "ok", "gateway": self._engine.gateway})
+
+    async def readyz(self, _request: web.Request) -> web.Response:
+        """Whether new calls should be sent here: for load balancers."""
+        reason = self._unready()
+        return web.json_response({"status": reason or "ok"}, status=503 if reason else 200)
 
     async def metrics(self, _request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
