@@ -199,6 +199,11 @@ class Asterisk:
     async def shows(self, command: str, wanted: str) -> bool:
         return wanted in await self.cli(command)
 
+    async def reaches_gateway(self) -> None:
+        """Wait until the gateway has answered an OPTIONS."""
+        await self.cli("pjsip qualify consent")
+        await self.until(lambda: self.shows("pjsip show contacts", "Avail"), "the gateway reachable")
+
     async def is_idle(self) -> bool:
         return "0 active channels" in await self.cli("core show channels count")
 

@@ -263,8 +263,7 @@ class TestTransfer:
 class TestKeepAlive:
     async def test_asterisk_sees_the_gateway_come_and_stop(self, asterisk: Asterisk, gateway: House) -> None:
         """OPTIONS: 200, and 503 while it drains."""
-        await asterisk.cli("pjsip qualify consent")
-        await asterisk.until(lambda: asterisk.shows("pjsip show contacts", "Avail"), "the gateway reachable")
+        await asterisk.reaches_gateway()
         gateway.agent.draining = True
         await asterisk.cli("pjsip qualify consent")
         await asterisk.until(lambda: asterisk.shows("pjsip show contacts", "Unavail"), "the gateway left out")
