@@ -253,7 +253,8 @@ class Answerer:
 
     def _who(self, incoming: Incoming, *, trusted: bool) -> str | None:
         """The number that a request comes from, as far as it is proven: a phone's own, where it has registered or knows its
-        password; what a line asserts (RFC 3325). None when it was answered with a challenge or turned away.
+        password; what a line asserts (RFC 3325), unless that number has a password here. None when it was answered with a
+        challenge or turned away.
         """
         registrar, source = self._agent.registrar, incoming.source
         if registrar is not None:
@@ -263,7 +264,9 @@ class Answerer:
         if trusted:
             uri = incoming.ids.from_.uri
             spoken = uri.host.partition(";")[0] if uri.scheme == "tel" else uri.user
-            return _asserted(incoming.request) or spoken or ""
+            claimed = _asserted(incoming.request) or spoken or ""
+            if registrar is None or not registrar.knows(claimed):
+                return claimed
         if registrar is not None and registrar.challenge(incoming):
             return None
         log.info("sip.stranger", source=source.host, method=incoming.request.method)

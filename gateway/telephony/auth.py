@@ -110,6 +110,9 @@ class DigestServer:
         """Whether there is anybody who could prove to be himself."""
         return bool(self._passwords)
 
+    def knows(self, user: str) -> bool:
+        return user in self._passwords
+
     def challenges(self, source: str = "", *, stale: bool = False) -> list[str]:
         """WWW-Authenticate values, the stronger algorithm first (RFC 8760 §2.4)."""
         nonce = self._nonce(int(self._now()), source)

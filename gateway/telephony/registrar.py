@@ -57,6 +57,10 @@ class Registrar:
             user = binding.user
         return user
 
+    def knows(self, user: str) -> bool:
+        """Whether *user* has a password here: then nobody else speaks for him."""
+        return self._digest.knows(user)
+
     def challenge(self, incoming: Incoming) -> bool:
         """Ask for a password with a 401; False where no phone has one, and nobody could answer."""
         if not self._digest:

@@ -178,10 +178,10 @@ async def test_deliveries_are_listed_beside_the_running_gateway(gateway: Town, p
     assert (0, ("delivered", 200)) == (code, listed[provisioned.order_id])
 
 
-async def test_a_message_from_a_phone_that_is_not_registered_is_refused(gateway: Town) -> None:
+async def test_a_message_in_the_name_of_a_phone_that_is_not_registered_has_to_be_proven(gateway: Town) -> None:
     order_id = await gateway.order(SUBSCRIBER)
     phone = await gateway.phone("message", gateway.sip, "--user", SUBSCRIBER, "--text", "취소")
-    assert (1, 403) == (await phone.done(), (await phone.told("failed"))["code"])
+    assert (1, 401) == (await phone.done(), (await phone.told("failed"))["code"])
     assert "ordered" == await gateway.state(order_id)
 
 
