@@ -67,8 +67,10 @@ class Held:
 
 @dataclass(slots=True)
 class Weighed:
-    """What a process and its workers used between two moments, *seconds* apart; *system_s* is the kernel's part of *cpu_s*. *waited_s*: its first thread could have run, but its core was
-    another process's; *stolen_s*: its core was another virtual machine's.
+    """What a process and its workers used between two moments, *seconds* apart.
+
+    *system_s*: the kernel's part of *cpu_s*. *waited_s*: its first thread could have run, but its core was another process's.
+    *stolen_s*: its core was another virtual machine's. *realtime*: it ran before all else on its core.
     """
 
     seconds: float = 0.0
@@ -81,6 +83,7 @@ class Weighed:
     loaded: Held = Held()
     workers: int = 0
     socket_drops: int = 0
+    realtime: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +180,7 @@ async def _measure(subject: Subject, plan: Plan, cores: Cores, show: Show) -> Ou
                 await _follow(subject, measured, load, _warm_up(plan), cores, Weighed(), show)
             await asyncio.sleep(1)  # what those calls leave behind is not idling
             weighed, before = Weighed(idle=_memory(measured.pid)), await measured.ask("counters")
+            weighed.realtime = os.sched_getscheduler(measured.pid) == os.SCHED_RR
             async with child("the load generator", LOAD, plan.argument()) as load:
                 if cores.realtime:
                     prefer(load.pid)
@@ -277,8 +281,7 @@ def conditions(cores: Cores) -> dict[str, Any]:
     """The machine, and what runs on it."""
     return {
         "cpu": _cpu_model(), "cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version(),
-        "gateway": version_of("consent-gateway"), "load_average": round(os.getloadavg()[0], 2),
-        "realtime": cores.realtime, "gateway_core": cores.measured, "load_core": cores.load, "workers_core": cores.workers,
+        "gateway": version_of("consent-gateway"), "load_average": round(os.getloadavg()[0], 2), "gateway_core": cores.measured, "load_core": cores.load, "workers_core": cores.workers,
     }  # fmt: skip
 
 

@@ -79,6 +79,7 @@ def figures(name: str, outcome: Outcome) -> dict[str, Any]:
         "cpu_ms_per_call_s": per(1000 * weighed.cpu_s, call_s, 3),
         "system_ms_per_call_s": per(1000 * weighed.system_s, call_s, 3),
         "workers_cpu_ms_per_call_s": per(1000 * weighed.workers_cpu_s, call_s, 3), "workers": weighed.workers,
+        "realtime": weighed.realtime,
         "cores_used": per(weighed.cpu_s, weighed.seconds, 3),
         "waited_for_core": per(weighed.waited_s, weighed.seconds, 4),
         "stolen_from_core": per(weighed.stolen_s, weighed.seconds, 4),

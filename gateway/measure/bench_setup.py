@@ -38,6 +38,7 @@ def figures(name: str, outcome: Outcome) -> dict[str, Any]:
         "setup_ms": load["setup_ms"], "gap_ms": load["gap_ms"],
         "cpu_ms_per_call": per(1000 * weighed.cpu_s, load["answered"], 2),
         "workers_cpu_ms_per_call": per(1000 * weighed.workers_cpu_s, load["answered"], 2),
+        "realtime": weighed.realtime,
         "cores_used": per(weighed.cpu_s, weighed.seconds, 3),
         "waited_for_core": per(weighed.waited_s, weighed.seconds, 4),
         "stolen_from_core": per(weighed.stolen_s, weighed.seconds, 4),
