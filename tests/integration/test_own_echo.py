@@ -7,6 +7,7 @@ The stream is ticked by hand, so that a prompt takes as long as the decoder does
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from gateway.audio.codec import FRAME, frames_of
+from gateway.audio.g711 import SILENCE, decode
 from gateway.consent.order import Order, OrderRequest
 from gateway.consent.verdict import Judgement, judge
 from gateway.demo import VOICES
@@ -30,10 +33,9 @@ from gateway.language.pack import WATCH, load_pack
 from gateway.resources import data_folder
 from gateway.speech.frontend import TELEPHONE_RATE
 from gateway.speech.listener import Hearing, Listener, Mode
-from gateway.speech.prompts import PromptStore, read_wav
-from gateway.audio.g711 import SILENCE, decode, encode
-from gateway.telephony.media import Frames, MediaStream, frames_of
-from gateway.telephony.playout import FRAME
+from gateway.speech.prompts import PROMPT_RATE, PromptStore, read_wav, resample
+from gateway.telephony.media import Frames, MediaStream
+from gateway.telephony.ports import PortPair
 from gateway.telephony.rtp import HEADER, parse_rtp
 from gateway.telephony.sdp import MediaTerms
 
@@ -61,10 +63,11 @@ class Mirror:
     """A stream whose far end sends each packet back."""
 
     def __init__(self) -> None:
-        self._near, self._far = (socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK) for _ in range(2))
-        for each in (self._near, self._far):
+        self._near, self._far, self._reports = (socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK) for _ in range(3))
+        for each in (self._near, self._far, self._reports):
             each.bind(("127.0.0.1", 0))
-        self.stream = MediaStream(self._near, MediaTerms("PCMA", PCMA, None, self._far.getsockname()), None)
+        terms = MediaTerms("PCMA", PCMA, None, self._far.getsockname(), rtcp=self._reports.getsockname())
+        self.stream = MediaStream(PortPair(0, self._near, self._reports), terms, None, wall=time.time)
         self._under_way = deque([SILENCE["PCMA"] * FRAME] * ECHO_FRAMES)
         self._sent = 0
 
@@ -74,14 +77,14 @@ class Mirror:
             self.stream.receive()
             self.stream.tick()
             self._under_way.append(parse_rtp(self._far.recv(2048)).payload)
-            header = HEADER.pack(0x80, PCMA, self._sent & 0xFFFF, FRAME * self._sent, 1)
+            header = HEADER.pack(0x80, PCMA, self._sent & 0xFFFF, FRAME * self._sent & 0xFFFFFFFF, 1)
             echo = self._under_way.popleft()
             self._far.sendto(header + (next(said) if said else echo), self._near.getsockname())
             self._sent += 1
 
     def close(self) -> None:
-        self._near.close()
-        self._far.close()
+        for each in (self._near, self._far, self._reports):
+            each.close()
 
 
 @pytest.fixture
@@ -101,7 +104,8 @@ class Voice:
     async def frames(self, prompt: str) -> Frames:
         worded = wording(PACK, prompt, self.order, "한빛통신")
         await self.store.prepare([worded])
-        return frames_of(encode(self.store.get(worded).samples, "PCMA"), SILENCE["PCMA"])
+        samples = resample(self.store.get(worded).samples, PROMPT_RATE, TELEPHONE_RATE)
+        return frames_of(samples, "PCMA")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -135,7 +139,7 @@ async def all_heard(
     mode: Mode = "ask" if ask else "watch"
     heard: list[Hearing] = []
     session = listener.open(
-        grammar.name, mode=mode, timeout_s=1.0, second_pass=ask is not None and ask.purpose in BINDING,
+        grammar.name, mode=mode, timeout_s=1.0, codec="PCMA", second_pass=ask is not None and ask.purpose in BINDING,
         on_aside=heard.append,
     )  # fmt: skip
     tap = Tap(mirror.stream, session, 1 if ask else WATCH_FRAMES)
@@ -155,8 +159,7 @@ async def all_heard(
 
 def clip(name: str) -> Frames:
     """What the recogniser understands best: a demo voice."""
-    samples = read_wav(VOICES / "mix" / f"{name}.wav")
-    return frames_of(encode(samples, "PCMA"), SILENCE["PCMA"])
+    return frames_of(read_wav(VOICES / "mix" / f"{name}.wav"), "PCMA")
 
 
 async def everything_is_decoded(listener: Listener) -> None:
