@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import vosk
 
+from gateway.audio.codec import CODECS, SAMPLE_RATE, Codec, frames_of
 from gateway.consent.testimony import Grammar
 from gateway.language.pack import load_pack
 from gateway.resources import data_folder
@@ -167,14 +168,20 @@ class Process:
     def _send(self, kind: bytes, _: int, payload: bytes) -> None:
         self.sent.put((kind, json.loads(payload or b"{}")))
 
-    def ask(self, *, second_pass: bool) -> None:
-        asked = {"grammar": "consent", "timeout_ms": 3000, "mode": "ask", "second_pass": second_pass, "rate": 8000}
+    def ask(self, *, second_pass: bool, codec: Codec | None = None) -> None:
+        rate = SAMPLE_RATE[codec] if codec else 8000
+        asked = {"grammar": "consent", "timeout_ms": 3000, "mode": "ask", "second_pass": second_pass, "rate": rate,
+                 "codec": codec}  # fmt: skip
         self.worker.take(wire.OPEN, 1, json.dumps(asked).encode())
         self.worker.take(wire.QUESTION_ENDED, 1, b"")
 
     def hear(self, samples: Pcm) -> None:
         whole = samples[: samples.size // FRAME_SAMPLES * FRAME_SAMPLES]
         self.worker.take(wire.AUDIO, 1, whole.astype("<i2").tobytes())
+
+    def hear_octets(self, samples: Pcm, codec: Codec) -> None:
+        for frame in frames_of(samples, codec):
+            self.worker.take(wire.AUDIO, 1, frame)
 
     def told(self) -> tuple[bytes, dict[str, Any]]:
         return self.sent.get(timeout=DECODED_S)
@@ -192,6 +199,19 @@ class TestTheProcess:
         (started, _), (final, report) = process.told(), process.told()
         assert (wire.STARTED, wire.FINAL) == (started, final)
         assert report["open_words"]
+
+    @pytest.mark.parametrize("codec", CODECS)
+    def test_in_the_codec_of_a_call_it_is_heard_as_well(self, model: vosk.Model, codec: Codec) -> None:
+        """Decoded here, off the media path, frame by frame."""
+        process = Process(model, texts={"consent": phrases()})
+        process.ask(second_pass=False, codec=codec)
+        rate = SAMPLE_RATE[codec]
+        quiet = np.zeros(rate, np.int16)
+        said = read_wav(CORPUS / "mix/ne-donguihapnida.wav", rate)
+        process.hear_octets(np.concatenate([quiet[: rate // 3], said, quiet]), codec)
+        (started, _), (final, report) = process.told(), process.told()
+        assert (wire.STARTED, wire.FINAL) == (started, final)
+        assert "네 동의 합니다" == " ".join(word["word"] for word in report["words"])
 
     @pytest.mark.parametrize("asked_for", [True, False])
     def test_a_second_pass_is_begun_in_the_silence_behind_a_candidate_where_one_is_asked_for(

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gateway.audio.codec import CODECS, FRAME, Codec, decoder
+from gateway.frames import FrameStore
 from gateway.speech.errors import VoiceFailed, VoiceMissing
-from gateway.speech.frontend import TELEPHONE_RATE, rms
-from gateway.speech.prompts import MOST_KEPT, PAUSE_MS, SPOKEN_RMS, Prompt, PromptStore, Wording, read_wav
+from gateway.speech.frontend import rms
+from gateway.speech.prompts import MOST_KEPT, PAUSE_MS, PROMPT_RATE, SPOKEN_RMS, Prompt, PromptStore, Wording, read_wav
 
 PRICE = Wording("disclosure_price", "ko", "요금은 매월 삼만 구천 원입니다.", "ko", 210)
 TEXTS = {
@@ -47,7 +49,7 @@ async def speak(store: PromptStore, wording: Wording) -> Prompt:
     return store.get(wording)
 
 
-def record(path: Path, samples: np.ndarray, *, rate: int = TELEPHONE_RATE, channels: int = 1, width: int = 2) -> None:
+def record(path: Path, samples: np.ndarray, *, rate: int = PROMPT_RATE, channels: int = 1, width: int = 2) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with wave.open(str(path), "wb") as file:
         file.setnchannels(channels)
@@ -60,15 +62,15 @@ def record(path: Path, samples: np.ndarray, *, rate: int = TELEPHONE_RATE, chann
 async def test_the_voice_speaks_every_language(store: PromptStore, language: str) -> None:
     samples = (await speak(store, TEXTS[language])).samples
     active = samples[np.abs(samples) > 200]
-    assert 1.0 < samples.size / TELEPHONE_RATE < 6.0
+    assert 1.0 < samples.size / PROMPT_RATE < 6.0
     assert SPOKEN_RMS == pytest.approx(rms(active), rel=0.15)
 
 
 async def test_a_prompt_begins_at_once_and_ends_in_a_pause(store: PromptStore) -> None:
     loud = np.flatnonzero(np.abs((await speak(store, PRICE)).samples) > 200)
     samples = store.get(PRICE).samples
-    assert loud[0] < 0.02 * TELEPHONE_RATE
-    assert TELEPHONE_RATE * PAUSE_MS // 1000 == pytest.approx(samples.size - loud[-1], abs=160)
+    assert loud[0] < 0.02 * PROMPT_RATE
+    assert PROMPT_RATE * PAUSE_MS // 1000 == pytest.approx(samples.size - loud[-1], abs=PROMPT_RATE // 50)
 
 
 async def test_slower_words_take_longer(store: PromptStore) -> None:
@@ -109,13 +111,13 @@ async def test_a_recording_beats_the_voice(tmp_path: Path, store: PromptStore) -
     assert [] == voices()
 
 
-async def test_a_recording_of_studio_quality_is_brought_to_the_telephone(tmp_path: Path, store: PromptStore) -> None:
+async def test_a_recording_of_studio_quality_is_brought_to_wideband(tmp_path: Path, store: PromptStore) -> None:
     time_s = np.arange(48_000) / 48_000
     left = np.rint(9000 * np.sin(2 * np.pi * 500 * time_s))
     stereo = np.stack([left, np.zeros_like(left)], axis=1)
     record(tmp_path / "prompts/ko/audio/disclosure_price.wav", stereo, rate=48_000, channels=2)
     samples = (await speak(store, PRICE)).samples
-    assert TELEPHONE_RATE == pytest.approx(samples.size, abs=2)
+    assert PROMPT_RATE == pytest.approx(samples.size, abs=2)
     assert 9000 / np.sqrt(2) == pytest.approx(rms(samples[400:-400]), rel=0.02)
 
 
@@ -142,14 +144,14 @@ async def test_an_unprepared_prompt_fails_loudly(store: PromptStore) -> None:
 async def test_an_unknown_voice_is_named_and_the_next_prompt_is_spoken(store: PromptStore) -> None:
     with pytest.raises(VoiceFailed, match=r"^espeak-ng has no voice 'tlh-klingon'$"):
         await store.prepare([replace(PRICE, voice="tlh-klingon")])
-    assert (await speak(store, PRICE)).samples.size > TELEPHONE_RATE
+    assert (await speak(store, PRICE)).samples.size > PROMPT_RATE
 
 
 async def test_a_voice_that_died_is_started_again_for_the_next_prompt(store: PromptStore) -> None:
     await store.prepare([PRICE])
     [pid] = voices()
     os.kill(pid, signal.SIGKILL)
-    assert (await speak(store, TEXTS["en"])).samples.size > TELEPHONE_RATE
+    assert (await speak(store, TEXTS["en"])).samples.size > PROMPT_RATE
 
 
 async def test_a_preparation_that_was_given_up_does_not_put_its_words_into_the_next_prompt(
@@ -191,4 +193,33 @@ async def test_a_prompt_that_left_memory_comes_back_from_the_cache(tmp_path: Pat
     await store.prepare(Wording("tone", "ko", str(number), "ko", 210) for number in range(MOST_KEPT))
     with pytest.raises(VoiceFailed):
         store.get(PRICE)
-    assert np.array_equal(read_wav(tmp_path / "cache" / f"{PRICE.key}.wav"), (await speak(store, PRICE)).samples)
+    assert np.array_equal(
+        read_wav(tmp_path / "cache" / f"{PRICE.key}.wav", PROMPT_RATE), (await speak(store, PRICE)).samples
+    )
+
+
+class TestFrames:
+    """Prompts as they are sent: encoded once, before the call, for whatever codec it will have."""
+
+    @pytest.mark.parametrize("codec", CODECS)
+    async def test_they_sound_as_loud_and_as_long_in_every_codec(self, store: PromptStore, codec: Codec) -> None:
+        prompt = await speak(store, PRICE)
+        frames = FrameStore()
+        await frames.prepare([prompt])
+        cut = frames.get(prompt, codec)
+        heard = decoder(codec).decode(b"".join(cut))
+        assert {FRAME} == {len(frame) for frame in cut}
+        assert prompt.samples.size / PROMPT_RATE == pytest.approx(len(cut) / 50, abs=0.02)
+        assert rms(prompt.samples) == pytest.approx(rms(heard), rel=0.15)
+
+    async def test_all_calls_share_them(self, store: PromptStore) -> None:
+        prompt = await speak(store, PRICE)
+        frames = FrameStore()
+        await frames.prepare([prompt])
+        assert frames.get(prompt, "G722") is frames.get(prompt, "G722")
+
+    async def test_what_was_not_prepared_is_made_on_the_spot(self, store: PromptStore) -> None:
+        prompt = await speak(store, PRICE)
+        prepared = FrameStore()
+        await prepared.prepare([prompt])
+        assert prepared.get(prompt, "PCMU") == FrameStore().get(prompt, "PCMU")
