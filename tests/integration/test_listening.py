@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from gateway.audio.codec import CODECS, SAMPLE_RATE, Codec, frames_of
 from gateway.consent.testimony import Grammar
 from gateway.consent.verdict import STRICT, Judgement, judge
 from gateway.language.pack import WATCH, load_pack
@@ -26,7 +27,7 @@ from gateway.speech.errors import DecoderLost, SpeechError
 from gateway.speech.frontend import MODEL_RATE, TELEPHONE_RATE, Pcm
 from gateway.speech.listener import Hearing, Listener, Mode, Session
 from gateway.speech.models import MOST_WORDS, ModelSource, read_vocabulary
-from gateway.speech.prompts import read_wav, read_wav_at_its_rate
+from gateway.speech.prompts import read_wav, read_wav_at_its_rate, resample
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -357,6 +358,20 @@ async def test_a_wideband_call_is_heard_at_its_own_rate(listener: Listener) -> N
     assert (MODEL_RATE, "affirm") == (rate, judgement.verdict), judgement.reason
     loud_ms = np.flatnonzero(np.abs(samples) > 400)[[0, -1]] * 1000 / rate
     assert [pytest.approx(ms, abs=80) for ms in loud_ms] == [hearing.onset_ms, hearing.end_ms]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+async def test_a_call_is_heard_in_its_codec(listener: Listener, codec: Codec) -> None:
+    """The media process hands octets on and decodes nothing."""
+    samples, rate = read_wav_at_its_rate(CORPUS / "wideband/mix-ne-donguihapnida.wav")
+    line = np.concatenate([samples, np.zeros((TIMEOUT_MS + 1000) * rate // 1000, np.int16)])
+    session = listener.open("consent", timeout_s=TIMEOUT_MS / 1000, second_pass=True, codec=codec)
+    session.question_ended()
+    for frame in frames_of(resample(line, rate, SAMPLE_RATE[codec]), codec):
+        session.feed_octets(frame)
+    hearing = await asyncio.wait_for(session.final, DECODED_S)
+    judgement = judge(hearing.testimony, GRAMMARS["consent"], binding=True)
+    assert "affirm" == judgement.verdict, judgement.reason
 
 
 @pytest.mark.parametrize(
