@@ -14,6 +14,7 @@ FADE = (0.7, 0.4, 0.15)
 
 _NOISE_VARIANTS = 8
 _QUIETEST_DB = 78
+_LOUDEST = 32767
 
 
 def conceal(codec: Codec, last: bytes, octets: int) -> bytes:
@@ -46,5 +47,7 @@ def _noise(codec: g711.Law, level_db: int) -> tuple[bytes, ...]:
 
 
 def peak(codec: Codec, frame: bytes) -> int:
-    """The loudest sample of a G.711 *frame*; 0 for G.722, whose code does not tell."""
-    return 0 if codec == "G722" else int(np.abs(g711.decode(frame, codec).astype(np.int32)).max(initial=0))
+    """The loudest sample of a *frame*; of G.722, whose code does not tell, none where it is our own silence and else all."""
+    if codec == "G722":
+        return 0 if frame == silence(codec) else _LOUDEST
+    return int(np.abs(g711.decode(frame, codec).astype(np.int32)).max(initial=0))

@@ -32,7 +32,7 @@ POLL_S = 0.3
 CALLS = 2
 """A caller who was not understood before the offer was made, and released, calls once more, as people do."""
 
-SHOWN = {"consent.spoken", "consent.denied", "call.started", "call.ended", "utterance.heard", "reply.received",
+SHOWN = {"answer.judged", "consent.spoken", "consent.denied", "call.started", "call.ended", "utterance.heard", "reply.received",
          "challenge.expired", "sms.sent", "order.provisioned", "prompt.played"}  # fmt: skip
 console = Console()
 

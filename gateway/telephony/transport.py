@@ -24,6 +24,9 @@ log = structlog.get_logger(__name__)
 Protocol = Literal["udp", "tcp", "tls"]
 MOST_CONNECTIONS = 2_000
 BACKLOG = 512
+SHUTDOWN_S = 1.0
+"""How long a far end may take to agree that a TLS connection is over; some never do."""
+
 MOST_UNSENT = 1_000_000
 CONNECT_S = 5.0
 PARTIAL_S = 30.0
@@ -98,11 +101,10 @@ class Transports:
         loop = asyncio.get_running_loop()
         host, port = self._bind
         try:
-            self._udp, _ = await loop.create_datagram_endpoint(
-                lambda: _Datagrams(self._datagram), local_addr=self._bind
-            )
+            sock = _bound(self._bind)
         except OSError as error:
             raise TransportFailed(f"udp {host}:{port}: {error.strerror or error}") from error
+        self._udp, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self._datagram), sock=sock)
         await self._listen("tcp", (host, self.port), None)
         if self._tls is not None:
             await self._listen("tls", self._tls.bind, self._server_context(self._tls))
@@ -112,7 +114,7 @@ class Transports:
             task.cancel()
         for server in self._servers:
             server.close()
-        for connection in tuple(self._connections.values()):
+        for connection in set(self._connections.values()):  # one may be known under several names
             connection.close()
         if self._udp is not None:
             self._udp.close()
@@ -151,10 +153,17 @@ class Transports:
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         try:
             sock = socket.create_server(address, family=family, dualstack_ipv6=address[0] == "::", backlog=BACKLOG)
-            server = await asyncio.get_running_loop().create_server(made, sock=sock, ssl=context)
+            server = await asyncio.get_running_loop().create_server(
+                made, sock=sock, ssl=context, ssl_shutdown_timeout=SHUTDOWN_S if context else None
+            )
         except OSError as error:
             raise TransportFailed(f"{transport} {address[0]}:{address[1]}: {error.strerror or error}") from error
         self._servers.append(server)
+
+    def _local(self, hop: Hop) -> HostPort | None:
+        """The address that a connection to *hop* comes from: the one we listen on, by which a peer may know us."""
+        host = self._tls.bind[0] if hop.transport == "tls" and self._tls is not None else self._bind[0]
+        return None if host in ("0.0.0.0", "::") else (host, 0)
 
     async def _dial(self, hop: Hop) -> None:
         connection = None
@@ -164,6 +173,7 @@ class Transports:
                 _, connection = await asyncio.get_running_loop().create_connection(
                     lambda: _Connection(self, hop.transport, outbound=True, hop=hop), hop.host, hop.port,
                     ssl=context, server_hostname=(hop.name or hop.host) if context else None,
+                    ssl_shutdown_timeout=SHUTDOWN_S if context else None, local_addr=self._local(hop),
                 )  # fmt: skip
         except (OSError, TimeoutError, ssl.SSLError) as error:
             log.warning("sip.unconnected", transport=hop.transport, host=hop.host, port=hop.port, error=str(error))
@@ -295,6 +305,20 @@ class _Connection(asyncio.Protocol):
 
 def _key(hop: Hop) -> Key:
     return hop.host, hop.port, hop.transport, hop.name
+
+
+def _bound(address: HostPort) -> socket.socket:
+    """A UDP socket at *address*; at :: for IPv4 as well. Raises OSError, which uvloop would not tell the reason of."""
+    sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        if address[0] == "::":
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setblocking(False)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def _names(certificate: Mapping[str, Any]) -> tuple[str, ...]:

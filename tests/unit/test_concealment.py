@@ -81,8 +81,9 @@ class TestPeak:
         loudest = bytes([0x2A]) * FRAME
         assert 32_256 == peak("PCMA", loudest)
 
-    def test_the_code_of_g722_does_not_tell(self) -> None:
-        assert 0 == peak("G722", encoder("G722").encode(np.full(2 * FRAME, 9000, np.int16)))
+    def test_the_code_of_g722_tells_silence_alone(self) -> None:
+        loud = encoder("G722").encode(np.full(2 * FRAME, 9000, np.int16))
+        assert (0, 32767) == (peak("G722", silence("G722")), peak("G722", loud))
 
     def test_nothing_is_quiet(self) -> None:
         assert 0 == peak("PCMA", b"")
