@@ -126,7 +126,7 @@ def _bench(
     *,
     as_json: bool,
 ) -> None:
-    """Do *runs*, print them, the first one beside *goals*. Exits with 1 when a run could not be done, or not one call stood."""
+    """Do *runs*, print them, the first one beside *goals*. Exits with 1 when a run could not be done."""
     told = conditions(cores) | {"database": "none", "listening": "none"}
     figures: list[dict[str, Any]] = []
     try:

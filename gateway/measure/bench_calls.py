@@ -40,7 +40,10 @@ class BenchFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Where things run: what is measured, the load, and the workers of what is measured. *realtime*: the first two before all else."""
+    """Where things run: what is measured, the load, and the workers of what is measured.
+
+    *realtime*: the first two run before all else, where we may.
+    """
 
     measured: int
     load: int
@@ -49,15 +52,15 @@ class Cores:
 
     @classmethod
     def choose(cls, *, realtime: bool = False) -> Cores:
-        """The first core for what is measured, the last for its workers, one in between for the load, as far as there are any."""
+        """The first core for what is measured, the second for the load, the last for workers: what there is of them."""
         cores = sorted(os.sched_getaffinity(0))
         return cls(cores[0], cores[min(1, len(cores) - 1)], cores[-1], realtime)
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """kB. *own*: what no file backs, a page shared by several processes divided among them (PSS without files, whose share
-    changes with whatever else the machine runs). *resident*: RSS. *workers*: as *own*, of all workers together.
+    """kB. *own*: what no file backs, a page shared by several processes divided among them (PSS without files, whose
+    share changes with whatever else the machine runs). *resident*: RSS. *workers*: as *own*, of all workers together.
     """
 
     own: float = 0.0
@@ -69,8 +72,8 @@ class Held:
 class Weighed:
     """What a process and its workers used between two moments, *seconds* apart.
 
-    *system_s*: the kernel's part of *cpu_s*. *waited_s*: its first thread could have run, but its core was another process's.
-    *stolen_s*: its core was another virtual machine's. *realtime*: it ran before all else on its core.
+    *system_s*: the kernel's part of *cpu_s*. *waited_s*: its first thread could have run, but its core was another
+    process's. *stolen_s*: its core was another virtual machine's. *realtime*: it ran before all else on its core.
     """
 
     seconds: float = 0.0
@@ -241,8 +244,8 @@ def place(pid: int, cores: Cores) -> None:
 
 
 def prefer(pid: int) -> bool:
-    """Run *pid* before whatever else the machine does, so that a neighbour's work is not measured: its first thread before its
-    others, and those too, since they may hold what the first one waits for. False where we may not.
+    """Run *pid* before whatever else the machine does, so that a neighbour's work is not measured: its first thread
+    before its others, and those too, since they may hold what the first one waits for. False where we may not.
     """
     try:
         for task in Path(f"/proc/{pid}/task").iterdir():
@@ -281,7 +284,8 @@ def conditions(cores: Cores) -> dict[str, Any]:
     """The machine, and what runs on it."""
     return {
         "cpu": _cpu_model(), "cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version(),
-        "gateway": version_of("consent-gateway"), "load_average": round(os.getloadavg()[0], 2), "gateway_core": cores.measured, "load_core": cores.load, "workers_core": cores.workers,
+        "gateway": version_of("consent-gateway"), "load_average": round(os.getloadavg()[0], 2),
+        "gateway_core": cores.measured, "load_core": cores.load, "workers_core": cores.workers,
     }  # fmt: skip
 
 
@@ -301,7 +305,7 @@ def _cpu_model() -> str:
 
 
 def _sample(pid: int, core: int) -> tuple[float, ...]:
-    """Now, CPU s of the process, of them in the kernel, CPU s of its workers, s that it has waited for its core, and s that were stolen from *core*."""
+    """Seconds: now, CPU, of it in the kernel, CPU of workers, waited for a core, stolen from *core*."""
     workers = 0.0
     for worker in children(pid):
         with suppress(OSError):

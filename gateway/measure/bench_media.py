@@ -1,4 +1,4 @@
-"""``bench media``: many calls at once, and what each costs. Figures are told with the goals that they are held against."""
+"""``bench media``: many calls at once, what each costs, and the goals that this is held against."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from gateway.measure.load import Plan
 from gateway.measure.load_sip import Codec
 
 FRAMES_PER_S = 50
+RTP_COUNTS = ("sent", "unsent", "received", "duplicates", "stray", "malformed")
 CPS = 50.0
 """How many calls a second are placed until all are up."""
 
@@ -18,7 +19,7 @@ SWITCHBOARD = Subject("consent-gateway", ("gateway.measure.switchboard_process",
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """*figure* is a path into a run, such as ``gap_ms.p99``; its value is to be *most* at most, or else *least* at least."""
+    """*figure* is a path into a run, such as ``gap_ms.p99``. Its value is to be *most* at most, or *least* at least."""
 
     text: str
     figure: str
@@ -67,14 +68,15 @@ async def run(
 
 
 def figures(name: str, outcome: Outcome) -> dict[str, Any]:
-    """What one run gives, ready for JSON. *lost_to* is what the far end's RTCP says; where it sends none, what the kernel had to
-    drop because it did not read.
+    """What one run gives, ready for JSON. *lost_to* is what the far end's RTCP says; where it sends none, what the
+    kernel had to drop because it did not read.
     """
     load, weighed, plan = outcome.load, outcome.weighed, outcome.plan
     up = load["answered"]
     call_s = up * weighed.seconds
     return {
-        "engine": name, "version": outcome.ready.get("version", ""), "recording": outcome.ready.get("recording", "none"),
+        "engine": name, "version": outcome.ready.get("version", ""),
+        "recording": outcome.ready.get("recording", "none"),
         "calls": plan.calls, "seconds": round(weighed.seconds, 2), "codec": plan.codec, "up": up,
         "cpu_ms_per_call_s": per(1000 * weighed.cpu_s, call_s, 3),
         "system_ms_per_call_s": per(1000 * weighed.system_s, call_s, 3),
@@ -95,8 +97,10 @@ def figures(name: str, outcome: Outcome) -> dict[str, Any]:
         "setup_ms": load["setup_ms"], "failures": load["failures"],
         "failed": plan.calls - load["ended"],
         "keys": {"pressed": load["keys_sent"], "heard": outcome.counters.get("keys")},
-        "rtcp": {"sent": load["rtcp_sent"], "received": load["rtcp_received"], "jitter_ms": load["rtcp_reported_jitter_ms"]},
-        "rtp": {name: load[f"rtp_{name}"] for name in ("sent", "unsent", "received", "duplicates", "stray", "malformed")},
+        "rtcp": {
+            "sent": load["rtcp_sent"], "received": load["rtcp_received"], "jitter_ms": load["rtcp_reported_jitter_ms"],
+        },
+        "rtp": {name: load[f"rtp_{name}"] for name in RTP_COUNTS},
         "socket_drops": weighed.socket_drops,
         "counters": outcome.counters,
         "generator": load["generator"],

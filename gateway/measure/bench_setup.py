@@ -1,4 +1,4 @@
-"""``bench setup``: new calls at a given rate, whether or not earlier ones were answered in time, and how long each takes to be."""
+"""``bench setup``: new calls at a given rate, however slow the answers are, and how slow they are."""
 
 from __future__ import annotations
 
@@ -30,9 +30,11 @@ def figures(name: str, outcome: Outcome) -> dict[str, Any]:
     """What one run gives, ready for JSON. A call has failed that was not answered, or that was not ended by its BYE."""
     load, weighed, plan = outcome.load, outcome.weighed, outcome.plan
     return {
-        "engine": name, "version": outcome.ready.get("version", ""), "recording": outcome.ready.get("recording", "none"),
+        "engine": name, "version": outcome.ready.get("version", ""),
+        "recording": outcome.ready.get("recording", "none"),
         "cps": plan.cps, "arrivals": "poisson" if plan.poisson else "fixed", "hold_s": plan.hold_s, "codec": plan.codec,
-        "seconds": round(weighed.seconds, 2), "placed": load["placed"], "answered": load["answered"], "ended": load["ended"],
+        "seconds": round(weighed.seconds, 2), "placed": load["placed"], "answered": load["answered"],
+        "ended": load["ended"],
         "failed": load["placed"] + load["generator"]["full"] - load["ended"],
         "failures": load["failures"], "resent": load["resent"],
         "setup_ms": load["setup_ms"], "gap_ms": load["gap_ms"],

@@ -1,8 +1,8 @@
 """The load generator: a process of its own that places calls at a gateway, speaks, presses keys, listens, and counts.
 
-``python -m gateway.measure.load PLAN`` with the plan as JSON. It says what happens in JSON lines on stdout; the last one has the
-figures. Everything runs on one thread in steps of 2 ms, and what it measures it reads from the kernel's time stamps, so that its
-own lateness (which it reports too) does not count as the gateway's.
+``python -m gateway.measure.load PLAN`` with the plan as JSON. It says what happens in JSON lines on stdout; the last
+one has the figures. Everything runs on one thread in steps of 2 ms, and what it measures it reads from the kernel's
+time stamps, so that its own lateness (which it reports too) does not count as the gateway's.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ Tell = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do. ``media``: *calls* at once for *seconds*, placed at *cps*. ``setup``: *cps* new calls a second for *seconds*,
-    each held for *hold_s*, whether or not earlier ones were answered. ``mirror``: *calls* streams from the generator to itself.
+    """What to do. ``media``: *calls* at once for *seconds*, placed at *cps*. ``setup``: *cps* new calls a second for
+    *seconds*, each held for *hold_s*, whether or not earlier ones were answered. ``mirror``: *calls* streams from the
+    generator to itself.
     """
 
     kind: Literal["media", "setup", "mirror"]
@@ -231,7 +232,8 @@ class Load:
     def _figures(self, lasted_s: float, cpu_s: float) -> dict[str, Any]:
         rtp, sip, arrivals = self.rtp, self.sip.figures, self.rtp.arrivals
         return {
-            "window_s": round(self._window_s, 3), "placed": sip.placed, "answered": sip.answered, "ended": sip.ended, "failures": dict(sip.failures),
+            "window_s": round(self._window_s, 3), "placed": sip.placed, "answered": sip.answered,
+            "ended": sip.ended, "failures": dict(sip.failures),
             "resent": sip.resent,
             "setup_ms": quantiles(sip.setup_ms), "gap_ms": arrivals.gaps.figures(),
             "gaps": int(arrivals.gaps.counts.sum()), "rtp_received": arrivals.packets, "rtp_lost": arrivals.lost,

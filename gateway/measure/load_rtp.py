@@ -1,7 +1,7 @@
 """The RTP side of the load generator: a packet each 20 ms for each call, telephone-events, and RTCP both ways.
 
-Each call has a loopback address of its own (127.1.x.y), as a thousand phones would have; a few calls share a socket, so that
-one system call sends or takes the packets of several.
+Each call has a loopback address of its own (127.1.x.y), as a thousand phones would have; a few calls share a socket,
+so that one system call sends or takes the packets of several.
 """
 
 from __future__ import annotations

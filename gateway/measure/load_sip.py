@@ -1,4 +1,4 @@
-"""The calling side of the load generator in SIP: as little text as a correct UAC can do with (RFC 3261), and its timers.
+"""The calling side of the load generator in SIP: as little text as a correct UAC (RFC 3261) can do with.
 
 None of the gateway's own SIP code is used: a fault there must not cancel itself out here.
 """
@@ -59,8 +59,8 @@ class Leg:
 
 @dataclass(slots=True)
 class SipFigures:
-    """*setup_ms*: INVITE to 200, by the kernel's stamp of the 200. *failures*: by status, or by name where there is none; *ended*:
-    those that did not fail.
+    """*setup_ms*: INVITE to 200, by the kernel's stamp of the 200. *failures*: by status, or by name where there is
+    none; *ended*: those that did not fail.
     """
 
     setup_ms: list[float] = field(default_factory=list)

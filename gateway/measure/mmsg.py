@@ -29,7 +29,8 @@ _VECTOR = np.dtype([("base", "<u8"), ("length", "<u8")])
 HEADER = np.dtype(
     [
         ("name", "<u8"), ("name_length", "<u4"), ("_1", "<u4"), ("vector", "<u8"), ("vectors", "<u8"),
-        ("control", "<u8"), ("control_length", "<u8"), ("flags", "<i4"), ("_2", "<u4"), ("octets", "<u4"), ("_3", "<u4"),
+        ("control", "<u8"), ("control_length", "<u8"), ("flags", "<i4"), ("_2", "<u4"), ("octets", "<u4"),
+        ("_3", "<u4"),
     ]
 )  # fmt: skip
 """struct mmsghdr of a 64-bit Linux."""

@@ -1,7 +1,8 @@
 """Other people's engines under the same load: each in a process of its own, which alone imports it.
 
-``python -m gateway.measure.rivals NAME OPTIONS``. Both do what their own documentation shows: answer, write a prompt, read what is
-heard and put it into a file, ten times a second. pyVoIP is GPL-3 and never shares a process with the gateway.
+``python -m gateway.measure.rivals NAME OPTIONS``. Both do what their own documentation shows: answer, write a prompt,
+read what is heard and put it into a file, ten times a second. pyVoIP is GPL-3 and never shares a process with the
+gateway.
 """
 
 from __future__ import annotations

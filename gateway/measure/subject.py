@@ -1,7 +1,7 @@
 """What a process that is measured under load agrees to: its options, and JSON lines on stdin and stdout.
 
-It says ``{"at": "ready", "port": ...}`` once it takes calls, answers ``counters`` on stdin with its counters, and ends when stdin
-does. It answers every call, plays a prompt of ten seconds over and over, and records what it hears.
+It says ``{"at": "ready", "port": ...}`` once it takes calls, answers ``counters`` on stdin with its counters, and
+ends when stdin does. It answers every call, plays a prompt of ten seconds over and over, and records what it hears.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """*folder* takes the recordings, which are removed when their call is over. *caller_port* is where the calls come from.
+    """*folder* takes the recordings, removed when their call is over. Calls come from *caller_port*.
 
     *calls* may be on at a time, and *cps* begin in a second.
     """

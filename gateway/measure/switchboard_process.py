@@ -1,4 +1,4 @@
-"""The gateway's telephony alone, as a process that can be loaded and weighed (``subject.py``): no database, no listening.
+"""The gateway's telephony alone, as a process to load and weigh (``subject.py``): no database, no listening.
 
 ``python -m gateway.measure.switchboard_process OPTIONS``.
 """
