@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import structlog
+import uvloop
 
 from gateway.audio.codec import CODECS, FRAME_MS, SAMPLE_RATE, Codec, decoder, frames_of
 from gateway.settings import load_settings
@@ -178,4 +179,4 @@ async def main() -> None:
 
 if __name__ == "__main__":
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    asyncio.run(main())
+    uvloop.run(main())

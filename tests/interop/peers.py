@@ -84,7 +84,7 @@ class Sipp(Process):
         command += ["-sf", HERE / "sipp" / f"{scenario}.xml", "-i", host, "-p", str(self.port)]
         command += ["-mi", host, "-mp", str(free_port(host)), "-rtp_echo", "-t", transport, "-s", called]
         command += ["-m", str(calls), "-r", str(per_second), "-l", str(most), "-d", str(pause_ms)]
-        command += ["-timeout", f"{limit_s:.0f}s", "-timeout_error", "-nostdin", "-fd", "1"]
+        command += ["-timeout", f"{limit_s:.0f}s", "-timeout_error", "-nostdin", "-fd", "1", "-buff_size", "4000000"]
         command += [
             "-trace_err",
             "-error_file",
@@ -148,7 +148,9 @@ class Baresip(Process):
         self.folder = folder / f"baresip-{next(_names)}"
         self.folder.mkdir()
         self.port, control = free_port(host), free_port()
-        (self.folder / "accounts").write_text(f"<sip:{account}>;regint=0;ptime=20{options}\n")
+        if "regint" not in options:
+            options += ";regint=0"
+        (self.folder / "accounts").write_text(f"<sip:{account}>;ptime=20{options}\n")
         (self.folder / "contacts").write_text("")
         lines = [
             f"sip_listen {host}:{self.port}", f"net_interface {host}", f"audio_source aufile,{said}", "audio_player aubridge,heard",

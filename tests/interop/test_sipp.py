@@ -21,7 +21,7 @@ pytestmark = pytest.mark.interop
 
 TONE_HZ = 1000
 PHONE = '[[softphones]]\nnumber = "+821012345678"\npassword = "secret"\n'
-RETRIES = ("-max_invite_retrans", "7", "-max_non_invite_retrans", "11", "-default_behaviors", "all,-abortunexp")
+RETRIES = ("-max_invite_retrans", "6", "-max_non_invite_retrans", "11", "-default_behaviors", "all,-abortunexp")
 """As many as RFC 3261's timers B and F allow, 7 INVITEs and 11 of the others in 32 s; SIPp gives up earlier by itself. And a 200
 that comes again while the BYE is on its way is no reason to end the call.
 """
