@@ -126,6 +126,8 @@ class Answerer:
             agent.engine.release(ports)
             if invitation.incoming.answered and late:  # our 200 is out: there is a dialog, which nobody else would end
                 self.drop(invitation)
+                if invitation.cancelled.is_set():  # but the caller, who has
+                    raise
                 agent.outgoing.send(dialog.request("BYE"), hop, lambda _: None, dialog=dialog)
             elif isinstance(error, CallFailed):
                 invitation.reject(error.status)

@@ -207,9 +207,7 @@ class Call:
                 incoming.reply(481)  # the response that it acknowledges is long done with
             case "OPTIONS" | "MESSAGE":
                 incoming.reply(200)
-            case "REFER":
-                incoming.reply(603)  # nobody transfers the gateway: the approved script alone decides
-            case _:
+            case _:  # REFER too: nobody transfers the gateway, the approved script alone decides
                 response = make_response(request, 405)
                 response.set_header("Allow", ALLOW)
                 incoming.respond(response)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ from gateway.telephony.auth import ClientAuth, Credentials
 from gateway.telephony.call import Call
 from gateway.telephony.crypto import new_crypto
 from gateway.telephony.dialog import Dialog
-from gateway.telephony.errors import BadMessage, CallFailed, NoCommonCodec
+from gateway.telephony.errors import BadMessage, CallFailed, NoCommonCodec, TransportFailed
+from gateway.telephony.grammar import read_address
 from gateway.telephony.inviting import Answered, Inviting, Refused
 from gateway.telephony.message import (
     ALLOW,
@@ -104,7 +106,12 @@ async def _dial_hops(agent: UserAgent, uri: SipUri, wish: Wish, credentials: Cre
     hops = await agent.locate(uri)
     for number, hop in enumerate(hops, 1):
         last = number == len(hops)
-        ports = agent.engine.reserve(agent.host(hop.host))
+        try:
+            ports = agent.engine.reserve(agent.host(hop.host))
+        except TransportFailed as error:  # no way to it, or no port: the next hop may be of another kind
+            if last:
+                raise CallFailed(503, str(error)) from error
+            continue
         try:
             outcome = await _invite(
                 agent, uri, hop, ports, wish, credentials, wish.first_s if last else wish.first_s or FIRST_S
@@ -193,8 +200,12 @@ async def _send_within(
 
 def _contacts(response: SipResponse) -> list[SipUri]:
     """The targets of a redirection, the likeliest first (RFC 3261 §8.1.3.4); only ones that we can call."""
-    ranked = sorted(response.contact, key=lambda a: -_quality(a.params.get("q")))
-    return [address.uri for address in ranked if address.uri.scheme.lower() in ("sip", "sips") and address.uri.host]
+    addresses: list[Address] = []
+    for value in response.get_header_values("Contact"):
+        with suppress(BadMessage):
+            addresses.append(read_address(value))
+    addresses.sort(key=lambda address: -_quality(address.params.get("q")))
+    return [a.uri for a in addresses if a.uri.scheme.lower() in ("sip", "sips") and a.uri.host]
 
 
 def _quality(text: str | None) -> float:
