@@ -43,9 +43,6 @@ from gateway.telephony.errors import BadMessage, CallFailed, TelephonyError
 from gateway.web.api import Api, Offered
 
 log = structlog.get_logger(__name__)
-GARBAGE = (20_000, 50, 1000)
-"""Collections of the youngest objects are short; those of all are rare, and wait until a thousand of the middle ones."""
-
 CODE_SECRET_FILE = "code-secret"  # noqa: S105 - a file name
 
 
@@ -130,7 +127,6 @@ class Gateway:
         self.agent.on_message = self._on_message
         await self._start_api(board)
         gc.freeze()  # what is here now stays: a full collection must not hold up the media clock
-        gc.set_threshold(*GARBAGE)
         log.info("gateway.ready", sip=self.agent.port, api=self.api_port, languages=sorted(self.house.listeners))
 
     async def _start_listeners(self) -> None:

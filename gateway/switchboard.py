@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import time
 from collections.abc import AsyncIterator
@@ -23,6 +24,11 @@ from gateway.telephony.trace import Tracer
 from gateway.telephony.transport import Hop, TlsTerms
 
 STOP_S = 3.0
+GARBAGE = (20_000, 50, 1000)
+"""The garbage collector's thresholds: it must not hold up the media clock. Collections of the youngest objects are short; those of
+all objects are rare, and wait for a thousand of the middle ones.
+"""
+
 CALL_BURST_S = 1.0
 """How many seconds' worth of new calls may come at once."""
 
@@ -83,6 +89,7 @@ async def open_switchboard(settings: Settings) -> AsyncIterator[Switchboard]:
         admission=admission, trusted=_Trust(lines, tuple(ipaddress.ip_network(text) for text in sip.trusted)),
         codecs=media.codecs, session_s=sip.session_s, trace=tracer,
     )  # fmt: skip
+    gc.set_threshold(*GARBAGE)
     engine.start()
     tasks: list[asyncio.Task[None]] = []
     try:
