@@ -68,7 +68,7 @@ def media(
         ("keys heard", "keys.heard", 0), ("  of", "keys.pressed", 0), ("it waited for its core", "waited_for_core", 4),
         ("its core was stolen", "stolen_from_core", 4), ("the load was late p99, ms", "generator.late_ms.p99", 2),
     )  # fmt: skip
-    _bench(runs, "calls", bench_media.GOALS, rows, cores, as_json=as_json)
+    _bench(runs, len(wanted), "calls", bench_media.GOALS, rows, cores, as_json=as_json)
 
 
 def setup(
@@ -102,7 +102,7 @@ def setup(
         ("it waited for its core", "waited_for_core", 4), ("its core was stolen", "stolen_from_core", 4),
         ("the load was late p99, ms", "generator.late_ms.p99", 2),
     )  # fmt: skip
-    _bench(runs, "cps", bench_setup.GOALS, rows, cores, as_json=as_json)
+    _bench(runs, 1, "cps", bench_setup.GOALS, rows, cores, as_json=as_json)
 
 
 def _cores(*, realtime: bool) -> Cores:
@@ -119,6 +119,7 @@ def _rivals_speak(codec: Codec) -> Codec:
 
 def _bench(
     runs: Sequence[One],
+    ours: int,
     size: str,
     goals: Sequence[Goal],
     rows: Sequence[tuple[str, str, int]],
@@ -126,16 +127,20 @@ def _bench(
     *,
     as_json: bool,
 ) -> None:
-    """Do *runs*, print them, the first one beside *goals*. Exits with 1 when a run could not be done."""
+    """Do *runs*, of which the first *ours* are the gateway's, and print them; the largest of those beside *goals*.
+
+    Exits with 1 when one of those could not be done; a rival that breaks off is left out.
+    """
     told = conditions(cores) | {"database": "none", "listening": "none"}
     figures: list[dict[str, Any]] = []
-    try:
-        for number, one in enumerate(runs):
+    for number, one in enumerate(runs):
+        try:
             figures.append(asyncio.run(_shown(one, number, len(runs))))
-    except BenchFailed as error:
-        err.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
-    best = max((run for run in figures if run["engine"] == figures[0]["engine"]), key=lambda run: float(run[size]))
+        except BenchFailed as error:
+            err.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+            if number < ours:
+                raise typer.Exit(1) from error
+    best = max(figures[:ours], key=lambda run: float(run[size]))
     judged = [goal.judge(best) for goal in goals]
     if as_json:
         sys.stdout.write(json.dumps({"conditions": told, "runs": figures, "goals": judged}) + "\n")

@@ -228,8 +228,10 @@ async def _follow(
 
 
 def place(pid: int, cores: Cores) -> None:
-    """The process on its core, its workers on theirs, which they would inherit from it."""
-    pin(pid, cores.measured)
+    """The process on its core, its workers on theirs (they would inherit it). Raises OSError when it is gone."""
+    for task in _tasks(pid):
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(task, {cores.measured})
     for worker in children(pid):
         with suppress(OSError):
             pin(worker, cores.workers)
@@ -243,17 +245,18 @@ def place(pid: int, cores: Cores) -> None:
         prefer(pid)
 
 
-def prefer(pid: int) -> bool:
+def prefer(pid: int) -> None:
     """Run *pid* before whatever else the machine does, so that a neighbour's work is not measured: its first thread
-    before its others, and those too, since they may hold what the first one waits for. False where we may not.
+    before its others, and those too, since they may hold what the first one waits for. Does nothing where we may not.
     """
-    try:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            first = int(task.name) == pid
-            os.sched_setscheduler(int(task.name), os.SCHED_RR, os.sched_param(2 if first else 1))
-    except OSError:
-        return False
-    return True
+    for task in _tasks(pid):
+        with suppress(ProcessLookupError, PermissionError):
+            os.sched_setscheduler(task, os.SCHED_RR, os.sched_param(2 if task == pid else 1))
+
+
+def _tasks(pid: int) -> list[int]:
+    """The threads of *pid*; by the time that they are looked at some may have ended."""
+    return [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
 
 
 def children(pid: int) -> list[int]:
