@@ -101,12 +101,11 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         entries = x509.SubjectAlternativeName([_entry(name) for name in names])
-        stem = self._folder / names[0].replace(":", "-")
-        stem.with_suffix(".crt").write_bytes(self._signed(subject, key, entries).public_bytes(_PEM))
-        stem.with_suffix(".key").write_bytes(
-            key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        )
-        return TlsTerms((V4, 0), stem.with_suffix(".crt"), stem.with_suffix(".key"), ca or self.file, verify_clients)
+        stem = f"{x509.random_serial_number():x}"
+        certificate, private = self._folder / f"{stem}.crt", self._folder / f"{stem}.key"
+        certificate.write_bytes(self._signed(subject, key, entries).public_bytes(_PEM))
+        private.write_bytes(key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+        return TlsTerms((V4, 0), certificate, private, ca or self.file, verify_clients)
 
     def _signed(
         self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, extension: x509.ExtensionType
