@@ -35,6 +35,7 @@ _USUAL_OCTETS = 476
 """Room for a packet of up to 40 ms in Python's own small-object memory, which is cheaper than the system's."""
 
 _ANCILLARY_OCTETS = 64
+_SPREAD = Random()  # noqa: S311 - spreads the reports of all calls, guards nothing
 _MARKER = 0x80
 _SILENCE_DB = 127
 _timespec = struct.Struct("@qq").unpack
@@ -66,10 +67,10 @@ class MediaStream:
     """One call's RTP. *timeout_s* without a packet ends the call, when the far end is meant to send; 0 never does."""
 
     __slots__ = (
-        "_checked", "_heard", "_held", "_keys_in", "_keys_out", "_latched", "_others", "_payload_type", "_playing", "_playout",
-        "_protection", "_random", "_receive", "_received_before", "_room", "_second", "_send_to", "_sequence", "_silence", "_source", "_ssrc",
-        "_timeout_frames", "_timestamp", "_wall", "counters", "first_packet_frame", "frames_in", "last_packet_frame",
-        "on_failure", "on_key", "ports", "reception", "recorder", "reporting", "tap", "terms",
+        "_checked", "_heard", "_held", "_keys_in", "_keys_out", "_latched", "_others", "_payload_type", "_playing",
+        "_playout", "_protection", "_receive", "_received_before", "_room", "_second", "_send_to", "_sequence", "_silence",
+        "_source", "_ssrc", "_timeout_frames", "_timestamp", "_wall", "counters", "first_packet_frame", "frames_in",
+        "last_packet_frame", "on_failure", "on_key", "ports", "reception", "recorder", "reporting", "tap", "terms",
     )  # fmt: skip
 
     def __init__(
@@ -92,8 +93,7 @@ class MediaStream:
         self.on_key: Callable[[str], None] | None = None
         self.on_failure: Callable[[str], None] | None = None
         self.reception: Reception | None = None
-        self._random = Random(randbits(32))  # noqa: S311 - spreads reports, guards nothing
-        self.reporting = Reporting(wall(), self._random)
+        self.reporting = Reporting(wall(), _SPREAD)
         self._wall = wall
         self._protection = protection
         self._silence = silence(terms.codec)
