@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 Protocol = Literal["udp", "tcp", "tls"]
 MOST_CONNECTIONS = 2_000
 BACKLOG = 512
+FREE_PORT_TRIES = 5
 SHUTDOWN_S = 1.0
 """How long a far end may take to agree that a TLS connection is over; some never do."""
 
@@ -98,12 +99,23 @@ class Transports:
 
     async def start(self) -> None:
         """Bind. Raises TransportFailed naming the address or the file."""
-        loop = asyncio.get_running_loop()
+        for attempt in range(1, FREE_PORT_TRIES + 1):
+            try:
+                await self._start()
+            except TransportFailed:
+                self.close()
+                if self._bind[1] or attempt == FREE_PORT_TRIES:  # a port that UDP was given may be another's for TCP
+                    raise
+            else:
+                return
+
+    async def _start(self) -> None:
         host, port = self._bind
         try:
             sock = _bound(self._bind)
         except OSError as error:
             raise TransportFailed(f"udp {host}:{port}: {error.strerror or error}") from error
+        loop = asyncio.get_running_loop()
         self._udp, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self._datagram), sock=sock)
         await self._listen("tcp", (host, self.port), None)
         if self._tls is not None:
@@ -114,6 +126,7 @@ class Transports:
             task.cancel()
         for server in self._servers:
             server.close()
+        self._servers.clear()
         for connection in set(self._connections.values()):  # one may be known under several names
             connection.close()
         if self._udp is not None:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.audio.g711 import decode, encode
 from gateway.measure.channel import Channel, Codec, Noise, parse_channel
 from gateway.speech.frontend import MODEL_RATE, TELEPHONE_RATE, Pcm, rms
 from gateway.speech.prompts import read_wav_at_its_rate
-from gateway.audio.g711 import decode, encode
 
 CORPUS = Path(__file__).parents[1] / "speech/corpus"
 VOICE, _ = read_wav_at_its_rate(CORPUS / "mix/ne-donguihapnida.wav")
