@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from gateway.telephony.errors import TransportFailed
 from gateway.telephony.message import HostPort
 from gateway.telephony.transport import Hop, TlsTerms, Transports
 
@@ -32,6 +33,16 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
+async def started(start: Callable[[], Awaitable[None]], close: Callable[[], None]) -> None:
+    """Bind to a port that the kernel chooses for UDP; now and then somebody has it for TCP already."""
+    for _ in range(10):
+        try:
+            return await start()
+        except TransportFailed:
+            close()
+    return await start()
+
+
 class Host:
     """Transports with what reached them, and how often something could not be sent."""
 
@@ -42,7 +53,7 @@ class Host:
         self.transports = Transports(lambda data, hop: self.got.append((data, hop)), (address, 0), tls)
 
     async def __aenter__(self) -> Self:
-        await self.transports.start()
+        await started(self.transports.start, self.transports.close)
         return self
 
     async def __aexit__(self, *_: object) -> None:

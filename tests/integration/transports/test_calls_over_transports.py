@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sip_peers import DUAL, V4, V6, Authority, Dial, Stream, until
+from sip_peers import DUAL, V4, V6, Authority, Dial, Stream, started, until
 
 from gateway.telephony.agent import UserAgent
 from gateway.telephony.auth import Credentials, DigestServer
@@ -68,7 +68,7 @@ async def build(tmp_path: Path) -> AsyncIterator[Build]:
     async def make(address: str = V4, **options: Any) -> House:
         first = 24_000 + 40 * len(houses)
         houses.append(House(tmp_path / str(len(houses)), range(first, first + 40), address, **options))
-        await houses[-1].agent.start()
+        await started(houses[-1].agent.start, houses[-1].agent.stop)
         houses[-1].engine.start()
         return houses[-1]
 
