@@ -98,6 +98,11 @@ class Sip(Section):
     )
     advertised_address: str = Field("", description="address that peers see, where it differs (NAT)")
     realm: str = Field("consent-gateway", description="digest realm for softphones that register here")
+    digests: tuple[Literal["SHA-256", "MD5"], ...] = Field(
+        ("SHA-256", "MD5"),
+        min_length=1,
+        description="what phones are challenged by, the best first; baresip 1.0 and SIPp fail where SHA-256 is offered at all",
+    )
     default_region: str = Field("KR", description="country of caller numbers that come without +, ISO 3166")
     trusted: tuple[Network, ...] = Field(
         (), description="networks beside the lines' own hosts whose calls and numbers are believed: 10.1.0.0/16"

@@ -77,7 +77,7 @@ async def open_switchboard(settings: Settings) -> AsyncIterator[Switchboard]:
     sip, media = settings.sip, settings.media
     lines = tuple(make_line(line) for line in settings.lines)
     phones = {phone.number: phone.password.get_secret_value() for phone in settings.softphones}
-    registrar = Registrar(DigestServer(sip.realm, phones, time.time), time.monotonic)
+    registrar = Registrar(DigestServer(sip.realm, phones, time.time, sip.digests), time.monotonic)
     admission = Admission(
         sip.source_rate, sip.source_burst, sip.calls_per_second, max(1.0, sip.calls_per_second * CALL_BURST_S),
         sip.most_calls, time.monotonic,

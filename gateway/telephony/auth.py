@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aiosipua.header_codec import parse_auth
@@ -100,9 +100,16 @@ class DigestServer:
     each lives two minutes. An answer that was overheard is worth nothing from elsewhere.
     """
 
-    def __init__(self, realm: str, passwords: dict[str, str], now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        realm: str,
+        passwords: dict[str, str],
+        now: Callable[[], float],
+        algorithms: Sequence[str] = tuple(ALGORITHMS),
+    ) -> None:
         self._realm = realm
         self._passwords = passwords
+        self._algorithms = algorithms
         self._now = now
         self._key = secrets.token_bytes(32)
 
@@ -114,12 +121,12 @@ class DigestServer:
         return user in self._passwords
 
     def challenges(self, source: str = "", *, stale: bool = False) -> list[str]:
-        """WWW-Authenticate values, the stronger algorithm first (RFC 8760 §2.4)."""
+        """WWW-Authenticate values, the preferred algorithm first (RFC 8760 §2.4)."""
         nonce = self._nonce(int(self._now()), source)
         suffix = ", stale=true" if stale else ""
         return [
             f'Digest realm="{self._realm}", nonce="{nonce}", algorithm={algorithm}, qop="auth"{suffix}'
-            for algorithm in ALGORITHMS
+            for algorithm in self._algorithms
         ]
 
     def check(self, request: SipRequest, source: str = "") -> str | None:
@@ -145,7 +152,7 @@ class DigestServer:
         user = given.get("username", "")
         algorithm = given.get("algorithm", "MD5").upper()
         password = self._passwords.get(user)
-        if algorithm not in ALGORITHMS or password is None or given.get("realm") != self._realm:
+        if algorithm not in self._algorithms or password is None or given.get("realm") != self._realm:
             return None, 0.0
         expected = digest(
             algorithm, user, self._realm, password, request.method, given.get("uri", ""), given["nonce"],

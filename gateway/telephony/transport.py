@@ -24,6 +24,9 @@ log = structlog.get_logger(__name__)
 Protocol = Literal["udp", "tcp", "tls"]
 MOST_CONNECTIONS = 2_000
 BACKLOG = 512
+RECEIVE_OCTETS = 4 << 20
+"""Room for the requests that come while the loop is busy; the kernel gives what it may (net.core.rmem_max)."""
+
 FREE_PORT_TRIES = 5
 SHUTDOWN_S = 1.0
 """How long a far end may take to agree that a TLS connection is over; some never do."""
@@ -326,6 +329,7 @@ def _bound(address: HostPort) -> socket.socket:
     try:
         if address[0] == "::":
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_OCTETS)
         sock.setblocking(False)
         sock.bind(address)
     except OSError:

@@ -52,6 +52,7 @@ class Answering:
 
     def __init__(self, board: Switchboard) -> None:
         self.agent = board.agent
+        self.registrar = board.registrar
         self.lines = {line.name: line for line in board.lines}
         self.agent.on_invite = self.invited
         self.agent.on_message = self.messaged
@@ -151,6 +152,12 @@ class Answering:
     async def do_call(self, name: str, line: str, number: str) -> None:
         """Call *number* over one of the lines of the settings."""
         self.follow(name, await self.lines[line].call(self.agent, number, f"out-{next(self._numbers)}"))
+
+    async def do_ring(self, name: str, number: str) -> None:
+        """Call the phone that has registered as *number*."""
+        binding = self.registrar.find(number)
+        assert binding is not None, f"{number} has not registered"
+        await self.do_dial(name, binding.contact)
 
     async def do_hangup(self, name: str) -> None:
         call = self.calls.get(name)

@@ -40,6 +40,13 @@ def strict(folder: Path) -> Iterator[Gateway]:
         yield opened
 
 
+@pytest.fixture(scope="module")
+def plain(folder: Path) -> Iterator[Gateway]:
+    """The same for phones that fail where a challenge names SHA-256."""
+    with Gateway(folder, "plain", settings=PHONE, sip='digests = ["MD5"]') as opened:
+        yield opened
+
+
 def tone_file(folder: Path, rate: int) -> Path:
     """A minute of the phone's tone."""
     path = folder / f"tone-{rate}.wav"
@@ -93,6 +100,35 @@ class TestBaresip:
             until(lambda: trusting.loud("phone"), "the phone's tone")
             trusting.do("hangup", name="phone")
             assert PHONE_HZ == pytest.approx(trusting.event("ended")["heard_hz"], abs=TOLERANCE_HZ)
+            phone.event("CALL_CLOSED")
+
+    def test_it_answers_our_challenge_and_its_number_is_believed(self, folder: Path, plain: Gateway) -> None:
+        account = f"+821099999999@{LOCALHOST}", f";auth_user={NUMBER};auth_pass=secret"
+        with Baresip(folder, tone_file(folder, 16_000), *account) as phone:
+            phone.do("dial", f"sip:15880000@{LOCALHOST}:{plain.port}")
+            phone.event("CALL_ESTABLISHED")
+            assert NUMBER == plain.event("invited")["number"]
+            phone.do("hangup")
+            plain.event("ended")
+
+    def test_a_wrong_password_rings_nowhere(self, folder: Path, plain: Gateway) -> None:
+        before = sum("invited" == event["event"] for event in plain.everything())
+        account = f"{NUMBER}@{LOCALHOST}", f";auth_user={NUMBER};auth_pass=guessed"
+        with Baresip(folder, tone_file(folder, 16_000), *account) as phone:
+            phone.do("dial", f"sip:15880000@{LOCALHOST}:{plain.port}")
+            phone.event("CALL_CLOSED")
+            assert "401 Unauthorized" in phone.said()
+            assert "Authorization: Digest" in phone.said()
+        assert before == sum("invited" == event["event"] for event in plain.everything())
+
+    def test_it_registers_and_is_called(self, folder: Path, plain: Gateway) -> None:
+        account = f"{NUMBER}@{LOCALHOST}:{plain.port}"
+        options = f";auth_user={NUMBER};auth_pass=secret;regint=60;answermode=auto"
+        with Baresip(folder, tone_file(folder, 16_000), account, options) as phone:
+            until(lambda: "200 OK (consent-gateway) [1 binding]" in phone.said(), "the registration")
+            plain.do("ring", name="phone", number=NUMBER)
+            plain.event("answered", name="phone")
+            plain.do("hangup", name="phone")
             phone.event("CALL_CLOSED")
 
 

@@ -120,6 +120,14 @@ class TestCallsIn:
                 sipp.finish().require()
             assert 0 == _count(gateway, "invited")
 
+    def test_a_stranger_who_proves_himself_gets_through(self, folder: Path) -> None:
+        """SIPp answers the first challenge that it finds, and that must be MD5."""
+        with Gateway(folder, "plain", settings=PHONE, sip='digests = ["MD5"]') as gateway:
+            with Sipp(folder, "auth_in", gateway.address) as sipp:
+                sipp.finish().require()
+            assert "+821012345678" == gateway.event("invited")["number"]
+            assert "hung up" == gateway.event("ended")["reason"]
+
 
 class TestCallsOut:
     """The gateway calls SIPp."""
