@@ -21,6 +21,9 @@ from gateway.telephony.transport import Protocol as Transport
 DEFAULT_PORT: dict[Transport, int] = {"udp": 5060, "tcp": 5060, "tls": 5061}
 MOST_HOPS = 8
 DNS_S = 5.0
+SERVICES_S = 3.0
+"""How long is waited for NAPTR and SRV."""
+
 _NAPTR: dict[str, Transport] = {"SIPS+D2T": "tls", "SIP+D2U": "udp", "SIP+D2T": "tcp"}
 _SRV: dict[Transport, str] = {"udp": "_sip._udp.", "tcp": "_sip._tcp.", "tls": "_sips._tcp."}
 
@@ -89,22 +92,26 @@ async def locate(
     if _is_address(host):
         transport = asked or "udp"
         return [Hop(_plain(host), uri.port or DEFAULT_PORT[transport], transport, name)]
+    hops: list[Hop] = []
     try:
-        async with asyncio.timeout(DNS_S):
-            if uri.port is not None:
-                return _some(uri, await _hosts(resolver, host, uri.port, asked or "udp", host))
-            hops: list[Hop] = []
-            records = 0
-            for transport, service in await _services(resolver, host, asked, own):
-                for record in _ordered(await resolver.srv(service), random):
-                    records += 1
-                    with suppress(OSError):  # one target without an address leaves the others (RFC 2782)
-                        hops += await _hosts(resolver, record.target.rstrip("."), record.port, transport, host)
-            if not records:
-                transport = asked or "udp"
+        if uri.port is not None:
+            async with asyncio.timeout(DNS_S):
+                hops = await _hosts(resolver, host, uri.port, asked or "udp", host)
+            return _some(uri, hops)
+        records = 0
+        with suppress(TimeoutError):  # a name server that passes no such question on: the address itself may be known
+            async with asyncio.timeout(SERVICES_S):
+                for transport, service in await _services(resolver, host, asked, own):
+                    for record in _ordered(await resolver.srv(service), random):
+                        records += 1
+                        with suppress(OSError):  # one target without an address leaves the others (RFC 2782)
+                            hops += await _hosts(resolver, record.target.rstrip("."), record.port, transport, host)
+        if not records:
+            transport = asked or "udp"
+            async with asyncio.timeout(DNS_S):
                 hops = await _hosts(resolver, host, DEFAULT_PORT[transport], transport, host)
     except (OSError, TimeoutError, UnicodeError) as error:
-        raise CallFailed(503, f"{uri.host} has no address: {error or 'DNS does not answer'}") from error
+        raise CallFailed(503, f"{uri.host} has no address: {str(error) or 'DNS does not answer'}") from error
     return _some(uri, hops)
 
 

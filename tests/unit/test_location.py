@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from random import Random
 
 import pytest
 
+from gateway.telephony import location
 from gateway.telephony.errors import CallFailed
 from gateway.telephony.location import MOST_HOPS, Naptr, Srv, locate
 from gateway.telephony.message import parse_sip_uri
@@ -212,6 +214,30 @@ class TestFailures:
     async def test_a_transport_that_is_not_spoken_here(self) -> None:
         with pytest.raises(CallFailed, match="503 transport=sctp is not spoken here"):
             await hops("sip:192.0.2.1;transport=sctp")
+
+    async def test_a_name_server_that_knows_addresses_alone_costs_no_call(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Those of containers pass other questions on, to nobody where there is no network."""
+
+        class Silent(Zone):
+            async def naptr(self, name: str) -> Sequence[Naptr]:
+                await asyncio.Event().wait()
+                return []
+
+        monkeypatch.setattr(location, "SERVICES_S", 0.01)
+        assert [Hop("192.0.2.1", 5060)] == await hops("sip:asterisk", Silent(addresses={"asterisk": ["192.0.2.1"]}))
+
+    async def test_one_that_says_nothing_at_all_is_no_way_to_call(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Silent(Zone):
+            async def addresses(self, name: str) -> Sequence[str]:
+                await asyncio.Event().wait()
+                return []
+
+        monkeypatch.setattr(location, "DNS_S", 0.01)
+        for uri in ("sip:example.com", "sip:example.com:5060"):
+            with pytest.raises(CallFailed, match=r"503 example\.com has no address: DNS does not answer"):
+                await hops(uri, Silent())
 
     async def test_a_name_that_no_dns_can_hold(self) -> None:
         class Strict(Zone):
