@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: demo test check wheel bench interop interop-setup fuzz docker-check docker-build docker-stack nightly clean help
+.PHONY: demo test check wheel bench bench-calls interop interop-setup fuzz docker-check docker-build docker-stack nightly clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -53,6 +53,10 @@ docker-stack: ## all images, and the demo's calls through gateway, PostgreSQL an
 nightly: ## what takes too long for every change: ten minutes of fuzzing, all images
 	$(MAKE) fuzz SECONDS=600
 	$(MAKE) docker-stack
+
+bench-calls: $(STAMP) ## calls on one core: CPU, packet gaps, memory; then call set-up
+	$(BIN)/consent-gateway bench media $(ARGS)
+	$(BIN)/consent-gateway bench setup $(ARGS)
 
 bench: $(STAMP) ## INVITE to 200, speech to next prompt, SMS to webhook
 	$(BIN)/consent-gateway bench turn $(ARGS)

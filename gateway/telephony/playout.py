@@ -16,6 +16,9 @@ LATE_IN_A_ROW = 5
 WATCHED = 50
 """Frames over which the buffer must never have been short before a superfluous delay is taken back."""
 
+LOOK_AGAIN = 10
+"""Frames until it is tried again, when nobody paused."""
+
 MOST_DELAY = 5 * FRAME
 QUIET = 500
 """The loudest sample of a frame that nobody misses."""
@@ -143,7 +146,8 @@ class Playout:
                 self.dropped_frames += 1
                 self._least -= 1
             else:
-                return  # it is looked at again with the next frame, until somebody pauses
+                self._watched = WATCHED - LOOK_AGAIN  # until somebody pauses
+                return
         self._watched, self._least = 1, FARTHEST
 
     def _restart(self, timestamp: int) -> None:
