@@ -56,6 +56,8 @@ class Line:
     addresses: set[str] = field(default_factory=set, init=False)
     """Where its peers' calls come from: trusted by IP."""
 
+    _known: dict[Peer, set[str]] = field(default_factory=dict, init=False)
+
     def __post_init__(self) -> None:
         self.route = Route(self.peers, self.most_calls, self.calls_per_second, time.monotonic, SystemRandom())
 
@@ -125,16 +127,15 @@ class Line:
             await asyncio.sleep(self.keepalive_s or ADDRESSES_S)
 
     async def look_up(self, agent: UserAgent) -> None:
-        """Learn the addresses of the peers."""
-        found: set[str] = set()
+        """Learn the addresses of the peers; one that cannot be found just now keeps those that it had."""
         for peer in self.peers:
             try:
                 hops = await agent.locate(parse_sip_uri(uri_text(None, peer.host, peer.port or None, peer.transport)))
             except TelephonyError as error:
                 log.warning("line.no_address", line=self.name, peer=str(peer), error=str(error))
-                return
-            found.update(hop.host for hop in hops)
-        self.addresses = found
+                continue
+            self._known[peer] = {hop.host for hop in hops}
+        self.addresses = set().union(*self._known.values())
 
     async def _ping(self, agent: UserAgent, peer: Peer) -> None:
         was_up = self.route.is_up(peer)
@@ -162,10 +163,11 @@ async def keep_registered(agent: UserAgent, line: Line) -> NoReturn:
     peer = line.peers[0]
     registrar = uri_text(None, peer.host, peer.port or None, peer.transport)
     address = uri_text(line.credentials.username, line.from_host or peer.host)
-    retry = FIRST_RETRY_S
+    retry, failures = FIRST_RETRY_S, 0
     while True:
         try:
-            hop = (await agent.locate(parse_sip_uri(registrar)))[0]
+            hops = await agent.locate(parse_sip_uri(registrar))
+            hop = hops[failures % len(hops)]
             contact = agent.contact(line.credentials.username, hop)
             response = await agent.request(
                 "REGISTER", registrar, from_user=line.credentials.username, from_host=line.from_host or peer.host,
@@ -180,10 +182,11 @@ async def keep_registered(agent: UserAgent, line: Line) -> NoReturn:
         else:
             if response.status_code == 200:
                 log.info("line.registered", line=line.name)
-                retry = FIRST_RETRY_S
+                retry, failures = FIRST_RETRY_S, 0
                 await asyncio.sleep(_granted(response, contact) * 0.8)
                 continue
             log.warning("line.unregistered", line=line.name, status=response.status_code, retry_s=retry)
+        failures += 1
         await asyncio.sleep(retry)
         retry = min(2 * retry, LONGEST_RETRY_S)
 
