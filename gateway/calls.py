@@ -174,7 +174,9 @@ class Calls:
         began = time.monotonic()
         number, dialplan = record.order.subscriber.number, record.order.dialplan.name
         if target is None:
-            dialling = asyncio.ensure_future(line.call(self._agent, number, call_id, dialplan=dialplan))
+            dialling = asyncio.ensure_future(
+                line.call(self._agent, number, call_id, dialplan=dialplan, allows=self._destinations.allows)
+            )
         else:
             dialling = asyncio.ensure_future(line.call_uri(self._agent, target, call_id, dialplan=dialplan))
         self._dialling.add(dialling)

@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import phonenumbers
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -32,6 +33,7 @@ from gateway.speech.models import ModelSource
 ENVIRONMENT = "CONSENT_GATEWAY"
 DEFAULT_FILE = "gateway.toml"
 SHORTEST_SECRET = 24
+SHORTEST_SESSION_S = 90
 
 
 class SettingsError(Exception):
@@ -306,6 +308,14 @@ class Settings(BaseSettings):
                 raise ValueError(f"{kind}: two of the same name")
         if len({tenant.api_key for tenant in self.tenants}) != len(self.tenants):
             raise ValueError("tenants: two with the same api_key; whose orders they place could not be told")
+        if self.sip.tls_verify_clients and not self.sip.tls_ca:
+            raise ValueError("sip.tls_verify_clients needs sip.tls_ca, by which to verify them")
+        if 0 < self.sip.session_s < SHORTEST_SESSION_S:
+            raise ValueError(
+                f"sip.session_s: {self.sip.session_s} is too brief (RFC 4028): {SHORTEST_SESSION_S} or more, or 0"
+            )
+        if not phonenumbers.country_code_for_region(self.sip.default_region):
+            raise ValueError(f"sip.default_region: {self.sip.default_region!r} is no country, such as KR")
         if self.sip.tls_bind and not (self.sip.tls_certificate and self.sip.tls_key):
             raise ValueError("sip.tls_bind needs sip.tls_certificate and sip.tls_key")
         secure = [line.name for line in self.lines if "tls" in (line.transport, *(p.transport for p in line.peers))]

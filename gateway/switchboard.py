@@ -9,9 +9,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 import phonenumbers
 
+from gateway.consent.order import normalise_number
 from gateway.settings import LineSettings, Settings, Sip, split_host_port
 from gateway.telephony.admission import Admission, Destinations
 from gateway.telephony.agent import UserAgent
@@ -77,7 +79,11 @@ async def open_switchboard(settings: Settings) -> AsyncIterator[Switchboard]:
     sip, media = settings.sip, settings.media
     lines = tuple(make_line(line) for line in settings.lines)
     phones = {phone.number: phone.password.get_secret_value() for phone in settings.softphones}
-    registrar = Registrar(DigestServer(sip.realm, phones, time.time, sip.digests), time.monotonic)
+    registrar = Registrar(
+        DigestServer(sip.realm, phones, time.time, sip.digests),
+        time.monotonic,
+        lambda user: _normal(user, sip.default_region),
+    )
     admission = Admission(
         sip.source_rate, sip.source_burst, sip.calls_per_second, max(1.0, sip.calls_per_second * CALL_BURST_S),
         sip.most_calls, time.monotonic,
@@ -125,6 +131,14 @@ def destinations(sip: Sip) -> Destinations:
     """Whom the settings allow to be called: by default the numbers of the default region."""
     own = f"+{phonenumbers.country_code_for_region(sip.default_region)}"
     return Destinations(sip.destinations or (own,), sip.denied_destinations)
+
+
+def _normal(user: str, region: str) -> str:
+    """*user* as a number in E.164, however it is written; itself where it is none."""
+    try:
+        return normalise_number(unquote(user).partition(";")[0], region)
+    except ValueError:
+        return user
 
 
 def _tls(sip: Sip) -> TlsTerms | None:

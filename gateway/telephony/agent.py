@@ -194,19 +194,19 @@ class UserAgent:
         ring_s: float = 45.0,
         first_s: float | None = None,
         secure: bool = False,
+        may_redirect: Callable[[str], bool] = lambda _: True,
     ) -> Call:
         """Call the SIP URI *target*; see :class:`~gateway.telephony.dialling.Wish`.
 
         Raises CallFailed with the status that ended the attempt (487 after *ring_s*).
         """
-        began = time.monotonic()
-        wish = Wish(call_id, from_user, from_host, credentials, ring_s, first_s, secure)
-        try:
-            return await dial(self, target, wish)
-        except CallFailed as failed:
-            waited = int((time.monotonic() - began) * 1000)
-            self._keep(call_id, AttemptReport(status=failed.status, reason=failed.reason, duration_ms=waited))
-            raise
+        wish = Wish(call_id, from_user, from_host, credentials, ring_s, first_s, secure, may_redirect)
+        return await dial(self, target, wish)
+
+    def gave_up(self, call_id: str, failed: CallFailed, began: float) -> None:
+        """Nothing came of a call that was begun at *began* (monotonic): that is the end of its trace."""
+        waited = int((time.monotonic() - began) * 1000)
+        self._keep(call_id, AttemptReport(status=failed.status, reason=failed.reason, duration_ms=waited))
 
     async def request(
         self,

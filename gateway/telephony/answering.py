@@ -150,7 +150,7 @@ class Answerer:
         """Send *final* with our offer and wait for the answer in the ACK. Raises CallFailed."""
         try:
             body = await invitation.answer_to(final)
-            return read_description(body, self._agent.codecs, secure=False)
+            return read_description(body, self._agent.codecs, secure=False, answer=True)
         except TimeoutError as error:
             raise CallFailed(408, "the 200 OK was never acknowledged") from error
         except (BadMessage, NoCommonCodec) as error:

@@ -117,8 +117,10 @@ class DigestServer:
         """Whether there is anybody who could prove to be himself."""
         return bool(self._passwords)
 
-    def knows(self, user: str) -> bool:
-        return user in self._passwords
+    @property
+    def users(self) -> frozenset[str]:
+        """Who has a password."""
+        return frozenset(self._passwords)
 
     def challenges(self, source: str = "", *, stale: bool = False) -> list[str]:
         """WWW-Authenticate values, the preferred algorithm first (RFC 8760 §2.4)."""

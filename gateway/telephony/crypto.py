@@ -68,6 +68,11 @@ class Protection:
         self.ours, self.theirs = ours, theirs
         self._out, self._in = _session(ours, Policy.SSRC_ANY_OUTBOUND), _session(theirs, Policy.SSRC_ANY_INBOUND)
 
+    def rekey(self, theirs: Crypto) -> None:
+        """The far end has a new key; ours, and how far it is used, stay."""
+        self.theirs = theirs
+        self._in = _session(theirs, Policy.SSRC_ANY_INBOUND)
+
     def protect(self, packet: bytes) -> bytes:
         return bytes(self._out.protect(packet))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -55,6 +56,8 @@ class Wish:
     ring_s: float = 45.0
     first_s: float | None = None
     secure: bool = False
+    may_redirect: Callable[[str], bool] = lambda _: True
+    """Whether a redirection to this user, who is another than the one called, is followed (toll fraud)."""
 
 
 async def dial(agent: UserAgent, target: str, wish: Wish) -> Call:
@@ -72,15 +75,19 @@ async def dial(agent: UserAgent, target: str, wish: Wish) -> Call:
         tried.add(stringify_uri(uri))
         try:
             outcome = await _dial_hops(agent, uri, wish, wish.credentials if uri.host == first.host else None)
-        except CallFailed:
-            if not targets:
+        except CallFailed as failed:
+            if failed.rang or not targets:
                 raise
             continue
         if isinstance(outcome, Call):
             return outcome
         refused = outcome
         if 300 <= refused.response.status_code < 400:
-            targets.extend(_contacts(refused.response))
+            targets.extend(
+                contact
+                for contact in _contacts(refused.response)
+                if contact.user == first.user or wish.may_redirect(contact.user or "")
+            )
     assert refused is not None
     response = refused.response
     wait = (response.get_header("Retry-After") or "").split(";")[0].split("(")[0].strip()
@@ -152,13 +159,16 @@ async def _invite(
     if isinstance(answered, Refused):
         return answered
     try:
-        terms = read_description(answered.body, agent.codecs, secure=wish.secure)
+        ack = _make_ack(answered)
+        terms = read_description(answered.body, agent.codecs, secure=wish.secure, answer=True)
         dialog_hop = await agent.hop_of(answered.dialog, hop)
         stream = agent.open(ports, terms, wish.call_id, crypto)
     except BaseException as error:
         end_branch(agent, answered.dialog, identity(answered.invite).cseq.seq)
         if isinstance(error, BadMessage | NoCommonCodec):
-            raise CallFailed(488, str(error)) from error
+            raise CallFailed(488, str(error), rang=True) from error
+        if isinstance(error, CallFailed):
+            error.rang = True  # somebody has answered: nobody calls him again by another way
         raise
     call = Call(
         call_id=wish.call_id, direction="outbound", number=uri.user or "", dialog=answered.dialog, hop=dialog_hop,
@@ -167,7 +177,7 @@ async def _invite(
     )  # fmt: skip
     agent.add(call)
     inviting.on_2xx_again = call.on_2xx_again
-    call.acknowledge(_make_ack(answered))
+    call.acknowledge(ack)
     call.keep_alive(as_client(answered.response, agent.session_s))
     return call
 

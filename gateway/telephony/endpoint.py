@@ -167,6 +167,8 @@ class Endpoint:
             self.counters.malformed += 1
             log.info("sip.malformed", source=source.host, error=str(error))
             self._refuse(data, source, error)
+        except Exception:  # one message must not end the connection that brought it
+            log.exception("sip.failed", source=source.host)
 
     def request(self, request: SipRequest, peer: Hop, on_response: OnResponse) -> SipRequest:
         """Send *request* in a new client transaction; returns it with our Via."""

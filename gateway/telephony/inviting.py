@@ -104,7 +104,7 @@ class Inviting:
         try:
             dialog = client_dialog(self._invite, response)
         except BadMessage as error:
-            raise CallFailed(502, str(error)) from error
+            raise CallFailed(502, str(error), rang=True) from error
         if early is not None:
             dialog.local_seq = max(dialog.local_seq, early.dialog.local_seq)
         return Answered(self._invite, response, dialog, response.body or (early.body if early else b""))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import SystemRandom
 from typing import NoReturn
 
 import structlog
-from aiosipua.header_codec import parse_address, stringify_uri
+from aiosipua.header_codec import parse_address
+from aiosipua.headers import Address
 from aiosipua.message import SipResponse
 
 from gateway.telephony.agent import UserAgent
@@ -67,28 +68,43 @@ class Line:
         user = self.dial.format(number=number, digits=number.lstrip("+"))
         return uri_text(user, peer.host, peer.port or None, peer.transport)
 
-    async def call(self, agent: UserAgent, number: str, call_id: str, *, dialplan: str = "") -> Call:
-        """Call *number* over the first peer that takes the call. Raises CallFailed with what the last one said."""
+    async def call(
+        self, agent: UserAgent, number: str, call_id: str, *, dialplan: str = "",
+        allows: Callable[[str], bool] = lambda _: False,
+    ) -> Call:  # fmt: skip
+        """Call *number* over the first peer that takes the call; a redirection to another number is followed where *allows*
+        says so. Raises CallFailed with what the last peer said.
+        """
         refusal = self.route.may_call()
         if refusal is not None:
             raise CallFailed(503, f"line {self.name}: {refusal}")
         self.route.began()
+        began = time.monotonic()
         try:
-            call = await self._call(agent, number, call_id, self.callers.get(dialplan, self.from_user))
-        except BaseException:
+            call = await self._call(agent, number, call_id, self.callers.get(dialplan, self.from_user), allows)
+        except BaseException as error:
             self.route.ended()
+            if isinstance(error, CallFailed):
+                agent.gave_up(call_id, error, began)
             raise
         call.ended.add_done_callback(lambda _: self.route.ended())
         return call
 
     async def call_uri(self, agent: UserAgent, target: str, call_id: str, *, dialplan: str = "") -> Call:
         """Call the SIP URI *target* as this line, past its peers."""
-        return await agent.dial(
-            target, call_id, from_user=self.callers.get(dialplan, self.from_user), from_host=self.from_host,
-            credentials=self.credentials, ring_s=self.ring_s, secure=self.srtp,
-        )  # fmt: skip
+        began = time.monotonic()
+        try:
+            return await agent.dial(
+                target, call_id, from_user=self.callers.get(dialplan, self.from_user), from_host=self.from_host,
+                credentials=self.credentials, ring_s=self.ring_s, secure=self.srtp, may_redirect=lambda _: False,
+            )  # fmt: skip
+        except CallFailed as failed:
+            agent.gave_up(call_id, failed, began)
+            raise
 
-    async def _call(self, agent: UserAgent, number: str, call_id: str, caller: str) -> Call:
+    async def _call(
+        self, agent: UserAgent, number: str, call_id: str, caller: str, allows: Callable[[str], bool]
+    ) -> Call:
         peers = self.route.order()
         for peer in peers:
             last = peer is peers[-1]
@@ -96,6 +112,7 @@ class Line:
                 call = await agent.dial(
                     self.uri(number, peer), call_id, from_user=caller, from_host=self.from_host,
                     credentials=self.credentials, ring_s=self.ring_s, first_s=None if last else FIRST_S, secure=self.srtp,
+                    may_redirect=allows,
                 )  # fmt: skip
             except CallFailed as failed:
                 self._note(peer, failed)
@@ -119,11 +136,14 @@ class Line:
         """Know the peers' addresses, and by OPTIONS whether they are up, until cancelled."""
         looked_up = -ADDRESSES_S
         while True:
-            if time.monotonic() - looked_up >= ADDRESSES_S:
-                looked_up = time.monotonic()
-                await self.look_up(agent)
-            if self.keepalive_s:
-                await asyncio.gather(*(self._ping(agent, peer) for peer in self.peers))
+            try:
+                if time.monotonic() - looked_up >= ADDRESSES_S:
+                    looked_up = time.monotonic()
+                    await self.look_up(agent)
+                if self.keepalive_s:
+                    await asyncio.gather(*(self._ping(agent, peer) for peer in self.peers))
+            except Exception:  # whatever it was: a line must not go unwatched from then on
+                log.exception("line.unwatched", line=self.name)
             await asyncio.sleep(self.keepalive_s or ADDRESSES_S)
 
     async def look_up(self, agent: UserAgent) -> None:
@@ -163,7 +183,7 @@ async def keep_registered(agent: UserAgent, line: Line) -> NoReturn:
     peer = line.peers[0]
     registrar = uri_text(None, peer.host, peer.port or None, peer.transport)
     address = uri_text(line.credentials.username, line.from_host or peer.host)
-    retry, failures = FIRST_RETRY_S, 0
+    retry, failures, expires = FIRST_RETRY_S, 0, REGISTER_S
     while True:
         try:
             hops = await agent.locate(parse_sip_uri(registrar))
@@ -174,27 +194,36 @@ async def keep_registered(agent: UserAgent, line: Line) -> NoReturn:
                 to=address, credentials=line.credentials, hop=hop,
                 headers={
                     "Contact": contact,
-                    "Expires": str(REGISTER_S),
+                    "Expires": str(expires),
                 },
             )  # fmt: skip
         except TelephonyError as error:
             log.warning("line.unregistered", line=line.name, error=str(error), retry_s=retry)
+        except Exception:  # whatever it was: a line must not stay unregistered from then on
+            log.exception("line.unregistered", line=line.name, retry_s=retry)
         else:
             if response.status_code == 200:
                 log.info("line.registered", line=line.name)
                 retry, failures = FIRST_RETRY_S, 0
                 await asyncio.sleep(_granted(response, contact) * 0.8)
                 continue
+            if response.status_code == 423 and _SECONDS.fullmatch(response.get_header("Min-Expires") or ""):
+                expires = int(response.get_header("Min-Expires") or REGISTER_S)
             log.warning("line.unregistered", line=line.name, status=response.status_code, retry_s=retry)
         failures += 1
         await asyncio.sleep(retry)
         retry = min(2 * retry, LONGEST_RETRY_S)
 
 
+def _place(address: Address) -> tuple[str | None, str, int | None]:
+    """What two Contacts of one phone share; a registrar may have added parameters."""
+    return address.uri.user, address.uri.host, address.uri.port
+
+
 def _granted(response: SipResponse, contact: str) -> int:
     """Seconds that *contact* is bound for: its own parameter before the Expires header (RFC 3261 §10.2.4)."""
-    ours = stringify_uri(parse_address(contact).uri)
-    own = [address.params.get("expires") for address in response.contact if stringify_uri(address.uri) == ours]
+    ours = _place(parse_address(contact))
+    own = [address.params.get("expires") for address in response.contact if _place(address) == ours]
     for text in (*own, response.get_header("Expires")):
         if text is not None and _SECONDS.fullmatch(text):
             return int(text)

@@ -63,6 +63,11 @@ class Playout:
         """The far end falls silent on purpose (RFC 3389): its noise of -*level_db* dBov stands for what does not come."""
         self._comfort_db = level_db
 
+    @property
+    def comforted(self) -> bool:
+        """Whether the far end is silent on purpose."""
+        return self._comfort_db is not None
+
     def __len__(self) -> int:
         """Octets that wait to be played out."""
         return len(self._frames) * FRAME + len(self._tail)

@@ -11,6 +11,7 @@ import itertools
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ MOST_RESTARTS = 5
 """In a row, without anything written in between."""
 
 FINISH_S = 30.0
+MOST_BEHIND_S = 15.0
+"""How long the process may leave a recording unanswered: one that hangs must not go unnoticed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +52,15 @@ class Recorder:
 
     __slots__ = (
         "_codec",
-        "_failed",
+        "_discarded",
+        "_heard_at",
         "_left",
         "_octets",
         "_office",
         "_part",
         "_right",
         "done",
+        "failed",
         "number",
         "on_failure",
         "unwritten",
@@ -69,7 +74,9 @@ class Recorder:
         self._left: list[bytes] = []
         self._right: list[bytes] = []
         self._octets = 0
-        self._failed = ""
+        self.failed = ""
+        self._discarded = False
+        self._heard_at = time.monotonic()
         self.unwritten: deque[bytes] = deque()
         """Messages that are not answered yet."""
         self.done: asyncio.Future[Recording] = asyncio.get_running_loop().create_future()
@@ -90,7 +97,9 @@ class Recorder:
         left, right = b"".join(self._left), b"".join(self._right)
         self._left.clear()
         self._right.clear()
-        if left and not self._failed:
+        if self.unwritten and time.monotonic() - self._heard_at > MOST_BEHIND_S:
+            self.fail(f"the recording process has been silent for {MOST_BEHIND_S:.0f} s")
+        if left and not self.failed:
             message = pack_audio(self.number, self._octets, left, right)
             self._octets += len(left)
             self._office.send(self, message)
@@ -99,13 +108,13 @@ class Recorder:
         """Keep nothing of this call."""
         self._left.clear()
         self._right.clear()
+        self._discarded = True
         self._office.send(self, pack(Kind.DISCARD, self.number, b""))
-        self._office.close(self)
 
     async def finish(self) -> Recording:
         """The recording, closed and hashed. Raises OSError."""
         self.flush()
-        if not self._failed:
+        if not self.failed:
             self._office.send(self, pack(Kind.FINISH, self.number, b""))
         try:
             async with asyncio.timeout(FINISH_S):
@@ -115,24 +124,37 @@ class Recorder:
         finally:
             self._office.close(self)
 
+    def asks(self) -> None:
+        """From now on an answer is waited for."""
+        self._heard_at = time.monotonic()
+
     def take(self, message: Message) -> None:
         """An answer of the process."""
         if message.kind is Kind.FAILED:
             self.fail(message.body.decode())
             return
+        self._heard_at = time.monotonic()
         if self.unwritten:
             self.unwritten.popleft()
+        if self._discarded and not self.unwritten:
+            self._office.close(self)
         if message.kind is Kind.DONE and not self.done.done():
             sha256, samples, heard, sent = message.body.decode().split()
             duration_ms = int(samples) * 1000 // SAMPLE_RATE[self._codec]
             path = self._part.with_name(f"{sha256}.wav")
+            try:
+                self._part.replace(path)
+            except OSError as error:
+                self.fail(error.strerror or str(error))
+                return
             self.done.set_result(Recording(path, sha256, duration_ms, (int(heard), int(sent))))
 
     def fail(self, reason: str) -> None:
-        if self._failed:
+        if self.failed:
             return
-        self._failed = reason
+        self.failed = reason
         self.unwritten.clear()
+        self._office.close(self)
         if not self.done.done():
             self.done.set_exception(OSError(reason))
             self.done.exception()  # whoever finishes it is told; nobody has to
@@ -168,6 +190,8 @@ class RecordingOffice:
         recorder = Recorder(self, next(self._numbers), part, codec)
         self._recorders[recorder.number] = recorder
         self.send(recorder, recorder.opening)
+        if recorder.failed:
+            raise OSError(recorder.failed)
         return recorder
 
     def close(self, recorder: Recorder) -> None:
@@ -198,6 +222,8 @@ class RecordingOffice:
             self._process = None
 
     def send(self, recorder: Recorder, message: bytes) -> None:
+        if not recorder.unwritten:
+            recorder.asks()
         recorder.unwritten.append(message)
         if len(self._unsent) > MOST_UNSENT:
             recorder.fail("the recording process is too far behind")

@@ -36,8 +36,12 @@ class Binding:
 class Registrar:
     """Keeps the bindings of the configured softphones, one per user."""
 
-    def __init__(self, digest: DigestServer, now: Callable[[], float]) -> None:
+    def __init__(
+        self, digest: DigestServer, now: Callable[[], float], normal: Callable[[str], str] = lambda user: user
+    ) -> None:
         self._digest = digest
+        self._normal = normal
+        self._known = {normal(user) for user in digest.users}
         self._now = now
         self._bindings: dict[str, Binding] = {}
 
@@ -51,15 +55,17 @@ class Registrar:
         return next((b for b in self._bindings.values() if b.source == source and b.expires_at > self._now()), None)
 
     def who(self, incoming: Incoming) -> str | None:
-        """The phone that sent *incoming*: by its password, or because it registered from that very address."""
+        """The phone that sent *incoming*: by its password, or because it registered over that very connection (an address of a
+        datagram can be forged).
+        """
         user = self._digest.check(incoming.request, incoming.source.host)
-        if user is None and (binding := self.at(incoming.source)) is not None:
+        if user is None and incoming.source.reliable and (binding := self.at(incoming.source)) is not None:
             user = binding.user
         return user
 
     def knows(self, user: str) -> bool:
         """Whether *user* has a password here: then nobody else speaks for him."""
-        return self._digest.knows(user)
+        return self._normal(user) in self._known
 
     def challenge(self, incoming: Incoming) -> bool:
         """Ask for a password with a 401; False where no phone has one, and nobody could answer."""

@@ -25,6 +25,7 @@ class Reporting:
 
     __slots__ = (
         "_deaf_reports", "_deaf_since", "_due", "_heard_highest", "_last_sr", "_last_sr_at", "_random", "far", "goodbye", "malformed",
+        "packets",
         "reports", "rtt_s",
     )  # fmt: skip
 
@@ -38,7 +39,7 @@ class Reporting:
         self.far: ReportBlock | None = None
         """What the far end said last of our stream."""
         self.rtt_s: float | None = None
-        self.reports = self.malformed = 0
+        self.reports = self.malformed = self.packets = 0
         self.goodbye = False
 
     def due(self, now: float) -> bool:
@@ -61,6 +62,7 @@ class Reporting:
     def take(self, data: bytes, now: float, ssrc: int) -> None:
         """The far end's reports; *ssrc* is ours. Raises BadMessage."""
         for packet in parse_rtcp(data):
+            self.packets += 1
             if isinstance(packet, Goodbye):
                 self.goodbye = True
                 continue
@@ -73,6 +75,8 @@ class Reporting:
                 if own.last_sr:
                     trip = (middle(ntp_time(now)) - own.last_sr - own.delay) & 0xFFFFFFFF
                     self.rtt_s = trip / 65536 if trip < 0x80000000 else 0.0
+            if own is None and (packet.blocks or not self.reports):
+                continue  # of another stream, perhaps one that a relay made of ours; or it never reports on anybody
             heard = own.highest if own is not None else self._heard_highest
             if heard != self._heard_highest:  # a lower one, too: it counts anew, so something came
                 self._heard_highest = heard

@@ -32,7 +32,7 @@ _RECEIVE_OCTETS = 1 << 18
 
 @dataclass(slots=True)
 class Wav:
-    """A recording that grows: a part file, renamed to its content hash at the end."""
+    """A recording that grows, in a part file."""
 
     part: Path
     codec: Codec
@@ -73,14 +73,13 @@ class Wav:
         self._write_header()
 
     def finish(self) -> str:
-        """Close, hash and name the file; returns the hash. Raises OSError."""
+        """Close the file; returns its hash, by which the gateway names it. Raises OSError."""
         try:
             with os.fdopen(os.dup(self._fd), "rb") as file:
                 file.seek(0)
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         finally:
             os.close(self._fd)
-        self.part.replace(self.part.with_name(f"{sha256}.wav"))
         return sha256
 
     def abandon(self) -> None:
@@ -133,11 +132,11 @@ class Scribe:
                     wav = self._open.pop(number)
                     wav.abandon()
                     wav.part.unlink()
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - what is wrong with one recording is none of the others' business
             broken = self._open.pop(number, None)
             if broken is not None:
                 broken.abandon()
-            return pack(Kind.FAILED, number, (error.strerror or str(error)).encode())
+            return pack(Kind.FAILED, number, ((isinstance(error, OSError) and error.strerror) or repr(error)).encode())
         return pack(Kind.WRITTEN, number, b"")
 
 
@@ -150,7 +149,10 @@ def main() -> None:
         while data := peer.recv(_RECEIVE_OCTETS):
             answers = b"".join(scribe.take(message) for message in reader.feed(data))
             if answers:
-                peer.sendall(answers)
+                with contextlib.suppress(
+                    BrokenPipeError, ConnectionResetError
+                ):  # the gateway is gone: what it sent is written
+                    peer.sendall(answers)
 
 
 if __name__ == "__main__":

@@ -87,9 +87,11 @@ def make_answer(
     return _describe(local, session, media)
 
 
-def read_description(body: bytes, codecs: Sequence[Codec] = CODECS, *, secure: bool | None = None) -> MediaTerms:
+def read_description(
+    body: bytes, codecs: Sequence[Codec] = CODECS, *, secure: bool | None = None, answer: bool = False
+) -> MediaTerms:
     """The terms in an offer or answer: of its first stream that will do the first of *codecs* that it has; with *secure* the
-    first that is encrypted, or that is not.
+    first that is encrypted, or that is not. Of an *answer* the first codec that it names is taken (RFC 3264 §7).
 
     Raises BadMessage when it is no SDP, NoCommonCodec when it has no audio that we speak.
     """
@@ -103,13 +105,15 @@ def read_description(body: bytes, codecs: Sequence[Codec] = CODECS, *, secure: b
     for line, media in enumerate(sdp.media):
         if media.media == "audio" and media.port != 0:
             try:
-                return _read_audio(sdp, line, codecs, secure)
+                return _read_audio(sdp, line, codecs, secure, answer=answer)
             except NoCommonCodec as error:
                 refusal = error
     raise refusal
 
 
-def _read_audio(sdp: SdpMessage, line: int, codecs: Sequence[Codec], secure: bool | None) -> MediaTerms:
+def _read_audio(
+    sdp: SdpMessage, line: int, codecs: Sequence[Codec], secure: bool | None, *, answer: bool
+) -> MediaTerms:
     audio = sdp.media[line]
     connection = audio.connection or sdp.connection
     if connection is None:
@@ -129,6 +133,9 @@ def _read_audio(sdp: SdpMessage, line: int, codecs: Sequence[Codec], secure: boo
     def type_of(name: str) -> int | None:
         return next((c.payload_type for c in described if c.encoding_name.upper() == name), None)
 
+    if answer:
+        named = [codec.encoding_name.upper() for codec in described]
+        codecs = sorted((codec for codec in codecs if codec in named), key=named.index)
     for codec in codecs:
         payload_type = type_of(codec)
         if payload_type is not None:

@@ -138,7 +138,7 @@ class MediaStream:
         if terms.remote != self.terms.remote:
             self._source, self._latched = None, False
         if self._protection is not None and terms.crypto is not None and terms.crypto != self._protection.theirs:
-            self._protection = Protection(self._protection.ours, terms.crypto)
+            self._protection.rekey(terms.crypto)
         if self.terms.silent or self.terms.on_hold:
             self.last_packet_frame = self.frames_in
         self.reporting.hears_again()
@@ -314,6 +314,8 @@ class MediaStream:
         """Once a second: reports, and whether both sides still hear each other."""
         now, terms = self._wall(), self.terms
         heard = self.received + self._others
+        if self._playout.comforted:  # silent on purpose: its reports are the sign of life
+            heard += self.reporting.packets
         if heard != self._heard:
             self._heard, self.last_packet_frame = heard, self.frames_in
         for key in self._keys_in.overdue(self.frames_in):

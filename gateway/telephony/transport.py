@@ -23,6 +23,7 @@ from gateway.telephony.message import HostPort
 log = structlog.get_logger(__name__)
 Protocol = Literal["udp", "tcp", "tls"]
 MOST_CONNECTIONS = 2_000
+MOST_OF_ONE_HOST = 200
 BACKLOG = 512
 RECEIVE_OCTETS = 4 << 20
 """Room for the requests that come while the loop is busy; the kernel gives what it may (net.core.rmem_max)."""
@@ -206,6 +207,12 @@ class Transports:
     def _outward(self, hop: Hop) -> HostPort:
         return (f"::ffff:{hop.host}", hop.port) if self._mapped and ":" not in hop.host else hop.address
 
+    def has_room(self, host: str) -> bool:
+        """Whether one more connection from *host* is taken: no one host can have them all."""
+        host = _unmapped(host)
+        own = sum(connection.host == host for connection in set(self._connections.values()))
+        return len(self) < MOST_CONNECTIONS and own < MOST_OF_ONE_HOST
+
     def opened(self, connection: _Connection, hop: Hop) -> None:
         self._connections[_key(hop)] = connection
         self._connections.setdefault(_key(hop._replace(name="")), connection)
@@ -261,16 +268,22 @@ class _Connection(asyncio.Protocol):
         self.proven: tuple[str, ...] = ()
         """The names in the far end's certificate, where it showed one that we believe."""
 
+    @property
+    def host(self) -> str:
+        return self._hop.host if self._hop is not None else ""
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = stream = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
         peer = stream.get_extra_info("peername")
-        if peer is None or (not self._outbound and len(self._owner) >= MOST_CONNECTIONS):
+        if peer is None or (not self._outbound and not self._owner.has_room(peer[0])):
             self._owner.refused += 1
             stream.abort()
             return
         self.proven = _names(stream.get_extra_info("peercert") or {})
         if self._hop is None:
             self._hop = Hop(_unmapped(peer[0]), peer[1], self._protocol)
+        if sock := stream.get_extra_info("socket"):
+            _keep_alive(sock)
         if not self._outbound:
             self._wait()
         self._owner.opened(self, self._hop)
@@ -321,6 +334,14 @@ class _Connection(asyncio.Protocol):
 
 def _key(hop: Hop) -> Key:
     return hop.host, hop.port, hop.transport, hop.name
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Let the kernel find out when the far end has vanished without a word, and say so soon."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, seconds in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_USER_TIMEOUT", 10_000)):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), seconds)
 
 
 def _bound(address: HostPort) -> socket.socket:

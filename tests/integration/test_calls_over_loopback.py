@@ -900,7 +900,7 @@ class TestRegistering:
         line = Line("pbx", (Trunk(*bob.address),), credentials=ALICE, register=True)
         registering = asyncio.create_task(keep_registered(alice.agent, line))
         await until(lambda: registrar.find("100"))
-        answer = await soon(alice.agent.request("MESSAGE", bob.uri, from_user="999", body=b"123456"))
+        answer = await soon(alice.agent.request("MESSAGE", bob.uri, from_user="999", body=b"123456", credentials=ALICE))
         number = await soon(bob.messages.get())
         registering.cancel()
         binding = registrar.find("100")

@@ -8,6 +8,7 @@ import pytest
 from aiosipua.message import SipRequest, SipResponse
 from sip_bench import Bench, authorize, request
 
+from gateway.consent.order import normalise_number
 from gateway.telephony.auth import NONCE_TTL_S, Credentials, DigestServer
 from gateway.telephony.registrar import DEFAULT_EXPIRES_S, SHORTEST_EXPIRES_S, Registrar
 from gateway.telephony.transport import Hop
@@ -198,9 +199,14 @@ class TestWho:
         bench.take(request("INVITE", branch="z9hG4bK-invite", headers=headers), source)
         return phone.registrar.who(bench.requests[0])
 
-    def test_the_address_of_a_registered_phone_is_proof(self, phone: Phone) -> None:
+    def test_the_connection_of_a_registered_phone_is_proof(self, phone: Phone) -> None:
+        phone.source = PHONE._replace(transport="tcp")
         phone.register()
-        assert "100" == self.asked(phone, PHONE)
+        assert "100" == self.asked(phone, phone.source)
+
+    def test_its_address_alone_is_none_for_a_datagram_can_be_forged(self, phone: Phone) -> None:
+        phone.register()
+        assert self.asked(phone, PHONE) is None
 
     @pytest.mark.parametrize(
         "source", [Hop("198.51.100.7", 31338), Hop("203.0.113.9", 31337), PHONE._replace(transport="tcp")]
@@ -231,3 +237,16 @@ class TestWho:
         bench.take(request("INVITE"))
         assert not registrar.challenge(bench.requests[0])
         assert [] == bench.wire.sent
+
+
+class TestKnowing:
+    """Nobody else speaks for a number that has a password here, however he writes it."""
+
+    @pytest.mark.parametrize("written", ["+821012345678", "01012345678", "+82-10-1234-5678"])
+    def test_a_number_is_known_in_any_form(self, written: str) -> None:
+        registrar = Registrar(
+            DigestServer("gateway", {"+821012345678": "secret"}, lambda: 0.0), lambda: 0.0,
+            lambda user: normalise_number(user, "KR"),
+        )  # fmt: skip
+        assert registrar.knows(written)
+        assert not registrar.knows("+821099999999")

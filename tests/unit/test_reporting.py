@@ -126,11 +126,24 @@ class TestDeafness:
         assert not reporting.deaf(NOW + 5 + DEAF_S)
         assert reporting.deaf(NOW + 5 + DEAF_S + 1)
 
-    def test_one_that_never_names_us_is_deaf_too(self, reporting: Reporting) -> None:
+    def test_one_that_names_us_no_more_is_deaf_too(self, reporting: Reporting) -> None:
         """No block: nothing came since its last report (§6.4.2)."""
+        take(reporting, 0, heard(100))
+        for at in (1, 5, 10, 16):
+            take(reporting, at)
+        assert reporting.deaf(NOW + DEAF_S + 2)
+
+    def test_one_that_never_reports_on_anybody_says_nothing(self, reporting: Reporting) -> None:
         for at in (0, 5, 10, 16):
             take(reporting, at)
-        assert reporting.deaf(NOW + DEAF_S + 1)
+        assert not reporting.deaf(NOW + 10 * DEAF_S)
+
+    def test_one_that_speaks_of_another_stream_says_nothing(self, reporting: Reporting) -> None:
+        """A relay may have given our stream another name."""
+        take(reporting, 0, heard(100))
+        for at in (1, 5, 10, 16):
+            take(reporting, at, heard(100, ssrc=0xBAD))
+        assert not reporting.deaf(NOW + 10 * DEAF_S)
 
     def test_one_that_hears_us_is_not(self, reporting: Reporting) -> None:
         for at in range(0, 60, 5):
@@ -143,6 +156,7 @@ class TestDeafness:
         assert not reporting.deaf(NOW + 10 * DEAF_S)
 
     def test_it_takes_more_than_one_or_two_reports(self, reporting: Reporting) -> None:
+        take(reporting, 0, heard(100))
         for at in range(DEAF_REPORTS - 1):
             take(reporting, at)
         assert not reporting.deaf(NOW + 100)
