@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import asyncpg
 import pytest
 
 from gateway.checks import database_faults
-from gateway.settings import DatabaseSettings, Settings
+from gateway.settings import load_settings
 from gateway.store.database import Database
 from gateway.store.postgres import EmbeddedPostgres, Endpoint
 
@@ -65,8 +66,10 @@ async def test_the_login_migrates_and_works_as_the_application(login: str) -> No
         await database.close()
 
 
-async def test_check_finds_nothing_wrong(login: str) -> None:
-    assert [] == await database_faults(Settings(database=DatabaseSettings(dsn=login)))
+async def test_check_finds_nothing_wrong(login: str, tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(f"[database]\ndsn = {json.dumps(login)}\n")
+    assert [] == await database_faults(load_settings(file))
 
 
 async def test_the_application_cannot_change_the_ledger(login: str) -> None:

@@ -37,6 +37,7 @@ from gateway.sms.http import HttpSms, dig, fill
 from gateway.sms.sip_message import SipMessageSms
 from gateway.store.database import Database
 from gateway.store.jobs import Job, JobRunner, Kind, Retry
+from gateway.telephony.admission import Destinations
 from gateway.telephony.errors import CallFailed
 
 NOW = datetime.now(UTC)
@@ -615,7 +616,7 @@ class TestCalls:
         assert [(record.order.order_id, "503 no line is configured")] == line.given_up
 
     async def test_an_attempt_that_could_not_begin_counts(self, engine: Engine) -> None:
-        calls = Calls(None, engine, None, None, (), region="KR", transfer_targets={})  # type: ignore[arg-type]
+        calls = Calls(None, engine, None, None, (), Destinations(("+",)), region="KR", transfer_targets={})  # type: ignore[arg-type]
         record = await ordered(engine, call="now")
         for _ in range(record.limits.call_attempts):
             await calls.note_failed(record, "no line is configured")
