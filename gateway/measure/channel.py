@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 import soxr
-from G722 import G722
 from numpy.typing import NDArray
 
-from gateway.audio.g711 import decode, encode
+from gateway.audio.codec import Codec as CallCodec
+from gateway.audio.codec import decoder, encoder
 from gateway.speech.frontend import MODEL_RATE, TELEPHONE_RATE, Pcm, rms
 
 PACKETS_A_SECOND = 50
@@ -20,7 +20,7 @@ Codec = Literal["none", "alaw", "ulaw", "g722"]
 Noise = Literal["white", "pink", "brown"]
 _FALL: dict[Noise, float] = {"white": 0.0, "pink": -0.5, "brown": -1.0}
 _ACTIVE = 0.1
-_G722_BITS = 64_000
+_CODECS: dict[Codec, CallCodec] = {"alaw": "PCMA", "ulaw": "PCMU", "g722": "G722"}
 _SNR = re.compile(r"snr(\d+)(?:-(white|pink|brown))?")
 
 
@@ -58,17 +58,12 @@ class Channel:
         return pcm, arriving
 
     def _coded(self, pcm: Pcm) -> Pcm:
-        match self.codec:
-            case "g722":
-                there, back = G722(MODEL_RATE, _G722_BITS), G722(MODEL_RATE, _G722_BITS)
-                even = pcm[: pcm.size // 2 * 2]
-                return np.array(back.decode(there.encode(even)), np.int16)
-            case "alaw":
-                return decode(encode(pcm, "PCMA"), "PCMA").copy()
-            case "ulaw":
-                return decode(encode(pcm, "PCMU"), "PCMU").copy()
-            case "none":
-                return pcm.copy()
+        """A copy of *pcm* as it comes out of the codec; G.722 takes pairs of samples."""
+        if self.codec == "none":
+            return pcm.copy()
+        codec = _CODECS[self.codec]
+        pairs = pcm[: pcm.size // 2 * 2] if codec == "G722" else pcm
+        return decoder(codec).decode(encoder(codec).encode(pairs)).copy()
 
 
 def _noise(kind: Noise, size: int, random: np.random.Generator) -> NDArray[np.float64]:

@@ -254,7 +254,7 @@ class UserAgent:
         try:
             return self.engine.open(ports, terms, call_id, protection)
         except OSError as error:
-            raise CallFailed(500, f"the call cannot be recorded: {error.strerror}") from error
+            raise CallFailed(500, f"the call cannot be recorded: {error.strerror or error}") from error
 
     def forget(self, call: Call, report: MediaReport) -> None:
         """*call* is closed; its *report* is the end of its trace."""
@@ -288,7 +288,11 @@ class UserAgent:
         if not self.answerer.admits(source):
             return
         if self._trace is not None:
-            self._trace.sip(data, self._address(source), source.address, source.transport, sent=False)
+            try:
+                local = self._address(source)
+            except TransportFailed:  # a forged source that nothing can be answered to: no reason to end its connection
+                local = self._bind
+            self._trace.sip(data, local, source.address, source.transport, sent=False)
         self.endpoint.receive(data, source)
 
     def _send(self, data: bytes, hop: Hop, failed: Callable[[], None]) -> None:

@@ -161,6 +161,7 @@ class Transports:
                 self._connections.setdefault(_key(source._replace(port=port, name=name)), connection)
 
     def connected(self, hop: Hop) -> bool:
+        """Whether a request to *hop* would go out at once."""
         return hop.transport == "udp" or _key(hop) in self._connections
 
     async def _listen(self, transport: Protocol, address: HostPort, context: ssl.SSLContext | None) -> None:
