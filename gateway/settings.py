@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import phonenumbers
 from pydantic import (
@@ -27,6 +28,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as UnreadableSource
 
 from gateway.audio.codec import CODECS, Codec
+from gateway.consent.events import NoticeKind
 from gateway.consent.order import Identifier, Language, Policy
 from gateway.speech.models import ModelSource
 
@@ -70,11 +72,19 @@ def _network(text: str) -> str:
         raise ValueError(f"{text!r} is no network, such as 10.1.0.0/16 or 192.0.2.7") from error
 
 
+def _log_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}", text):
+        raise ValueError(f"{text!r} is no name of a log, such as example.com/consent")
+    return text
+
+
 OptionalPath = Annotated[Path | None, BeforeValidator(_unset)]
 OptionalFlag = Annotated[bool | None, BeforeValidator(_unset)]
 HostPortText = Annotated[str, AfterValidator(_host_port)]
 OptionalHostPort = Annotated[str, AfterValidator(lambda text: _host_port(text) if text else text)]
 Network = Annotated[str, AfterValidator(_network)]
+LogName = Annotated[str, AfterValidator(_log_name)]
+NOTICES: tuple[NoticeKind, ...] = get_args(NoticeKind)
 Transport = Literal["udp", "tcp", "tls"]
 
 
@@ -231,6 +241,17 @@ class Sms(Section):
         return self
 
 
+class EndpointSettings(Section):
+    """One more address that a tenant's notices are posted to."""
+
+    name: Identifier
+    url: str
+    secret: SecretStr = Field(description="whsec_...: signs what is posted here")
+    previous_secret: SecretStr = Field(SecretStr(""), description="signs beside it while the secret is being changed")
+    signing_key: SecretStr = Field(SecretStr(""), description="whsk_...: an Ed25519 signature (v1a) as well")
+    events: tuple[NoticeKind, ...] = Field(NOTICES, min_length=1, description="which notices are posted here")
+
+
 class Tenant(Section):
     """A billing system."""
 
@@ -238,10 +259,56 @@ class Tenant(Section):
     api_key: SecretStr = Field(description="sent as Authorization: Bearer ...", min_length=SHORTEST_SECRET)
     webhook_url: str = Field(description="where consent.confirmed is posted")
     webhook_secret: SecretStr = Field(description="whsec_...: signs the webhooks")
+    webhook_previous_secret: SecretStr = Field(
+        SecretStr(""), description="signs beside webhook_secret while that is being changed"
+    )
+    webhook_signing_key: SecretStr = Field(SecretStr(""), description="whsk_...: an Ed25519 signature (v1a) as well")
+    webhook_notices: tuple[NoticeKind, ...] = Field(
+        (), description="what else is posted to webhook_url: consent.refused, order.provisioned ..."
+    )
+    endpoints: tuple[EndpointSettings, ...] = Field((), description="more addresses, for notices only")
+
+
+class Provisioning(Section):
+    allowed_networks: tuple[Network, ...] = Field(
+        (), description="private networks that webhooks may be posted to, 10.1.0.0/16; others are refused (SSRF)"
+    )
+    jitter: float = Field(0.1, ge=0, le=0.5, description="retries come later by up to this share of their delay")
+
+
+class Ledger(Section):
+    """What makes records verifiable by anyone."""
+
+    origin: LogName = Field(
+        "consent-gateway/ledger", description="name of this log in its checkpoints; never change it later"
+    )
+    secret: SecretStr = Field(
+        SecretStr(""), description="seals records and signs checkpoints; made and kept in data_dir when empty"
+    )
+    checkpoint_s: float = Field(10.0, ge=0.1, le=3600, description="seconds between checkpoints, while events come")
+    timestamp_url: str = Field("", description="time-stamping authority (RFC 3161) that dates checkpoints; empty: none")
+    timestamp_s: float = Field(3600.0, ge=1, description="seconds between dated checkpoints")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Ledger:
+        secret = self.secret.get_secret_value()
+        if secret and len(secret) < SHORTEST_SECRET:
+            raise ValueError(f"secret has {len(secret)} characters, at least {SHORTEST_SECRET} are wanted")
+        return self
+
+
+class Recordings(Section):
+    """How long the sound of calls is kept, in days; 0: for ever. A legal hold overrides it."""
+
+    agreement_days: int = Field(1825, ge=0, description="of orders that were confirmed")
+    refusal_days: int = Field(180, ge=0, description="of orders that were refused, withdrawn or frozen")
+    other_days: int = Field(90, ge=0, description="of all others")
 
 
 class Api(Section):
     bind: HostPortText = Field("127.0.0.1:8080", description="TCP address of the HTTP API")
+    rate: float = Field(20.0, gt=0, description="requests a second of one key; more are answered 429")
+    burst: int = Field(100, ge=1, description="requests that a key may send at once")
 
 
 class DatabaseSettings(Section):
@@ -258,6 +325,9 @@ class PolicySettings(Section):
     call_retry_s: float = Field(1800, ge=1, le=604_800, description="seconds between them")
     code_ttl_s: float = Field(86_400, ge=5, le=604_800, description="how long a code may be replied, in seconds")
     code_tries: int = Field(3, ge=1, le=10, description="replies that may be wrong before the order fails")
+    disclosure_loss: float = Field(
+        0.05, ge=0, le=0.5, description="share of a disclosure's packets that may be lost; more: it was not heard"
+    )
 
     def policy(self) -> Policy:
         return Policy(**self.model_dump())
@@ -284,7 +354,10 @@ class Settings(BaseSettings):
     speech: Speech = Speech()
     sms: Sms = Sms()
     tenants: tuple[Tenant, ...] = ()
+    provisioning: Provisioning = Provisioning()
     api: Api = Api()
+    ledger: Ledger = Ledger()
+    recordings: Recordings = Recordings()
     database: DatabaseSettings = DatabaseSettings()
     policy: PolicySettings = PolicySettings()
 

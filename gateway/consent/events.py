@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from gateway.consent.disclosure import Disclosure
 from gateway.consent.order import Order
 from gateway.consent.testimony import Testimony
 from gateway.consent.verdict import Verdict
@@ -29,6 +30,9 @@ CallOutcome = Literal[
 Denial = Literal["refused", "unclear", "ineligible", "stop"]
 SmsKind = Literal["challenge", "wrong_code", "too_many_tries", "late_reply", "stopped", "provisioned"]
 Reading = Literal["code", "stop", "unreadable"]
+NoticeKind = Literal["consent.refused", "consent.expired", "consent.withdrawn", "consent.frozen", "order.provisioned"]
+WebhookKind = Literal["consent.confirmed"] | NoticeKind
+Interruption = Literal["", "objection", "machine", "hung_up", "key", "bargein", "stopping"]
 
 
 class Fact(BaseModel):
@@ -38,12 +42,16 @@ class Fact(BaseModel):
 
 
 class Limits(Fact):
-    """The policy in force when the order was made, kept so that a replay never depends on today's settings."""
+    """The policy in force when the order was made, kept so that a replay never depends on today's settings.
+
+    *disclosure_loss*: the share of a disclosure's packets, 0 to 1, that may be lost on their way to the subscriber.
+    """
 
     call_attempts: int
     call_retry_s: float
     code_ttl_s: float
     code_tries: int
+    disclosure_loss: float = 0.05
 
 
 class OrderCreated(Fact):
@@ -79,17 +87,52 @@ class AnswerJudged(Fact):
     tone_ms: int = 0
 
 
+class FarReport(Fact):
+    """What *reports* receiver reports (RTCP, RFC 3550 §6.4) of the far end say of the packets of one prompt: the worst share
+    lost, 0 to 1, and the worst jitter.
+    """
+
+    reports: int
+    lost_fraction: float
+    jitter_ms: float
+
+
 class PromptPlayed(Fact):
-    """Samples at 8 kHz. A prompt was heard whole when ``samples_sent == samples_planned``."""
+    """Samples at 8 kHz. Whether it was heard is decided by :func:`gateway.consent.disclosure.unheard`.
+
+    *text_sha256* is over its UTF-8, *audio_sha256* over 16-bit little-endian samples at 16 kHz. The RTP numbers are those of the
+    first and the last packet, None when none was sent. *held_ms*: how long the call was on hold meanwhile. *far* is None when
+    nothing was reported.
+    """
 
     type: Literal["prompt.played"] = "prompt.played"
     call_id: str
     step: str
-    disclosure: str | None
+    disclosure: Disclosure | None
     text: str
+    text_sha256: str = ""
+    voice: str = ""
     audio_sha256: str
     samples_planned: int
     samples_sent: int
+    ssrc: int | None = None
+    first_sequence: int | None = None
+    last_sequence: int | None = None
+    first_timestamp: int | None = None
+    last_timestamp: int | None = None
+    interruption: Interruption = ""
+    held_ms: int = 0
+    far: FarReport | None = None
+
+
+class DisclosureUnheard(Fact):
+    """The far end reported only afterwards that a disclosure was lost on its way."""
+
+    type: Literal["disclosure.unheard"] = "disclosure.unheard"
+    call_id: str
+    disclosure: Disclosure
+    reason: str
+    far: FarReport | None = None
 
 
 class UtteranceHeard(Fact):
@@ -162,10 +205,72 @@ class CallEnded(Fact):
 
 
 class RecordingKept(Fact):
+    """*sha256* is over the recording as WAV, *blocks* over each *block_ms* of its 16-bit little-endian stereo samples, so that a
+    cut file proves its prefix. *salvaged*: it is what a crash left.
+    """
+
     type: Literal["recording.kept"] = "recording.kept"
     call_id: str
     sha256: str
     duration_ms: int
+    rate: int = 8000
+    block_ms: int = 10_000
+    blocks: tuple[str, ...] = ()
+    salvaged: bool = False
+
+
+class RecordingFailed(Fact):
+    """The call could not be recorded to its end: no consent rests on it."""
+
+    type: Literal["recording.failed"] = "recording.failed"
+    call_id: str
+    reason: str
+
+
+class RecordingListened(Fact):
+    """Somebody was given the sound of a call."""
+
+    type: Literal["recording.listened"] = "recording.listened"
+    call_id: str
+    by: str
+    purpose: str
+
+
+class RecordingDeleted(Fact):
+    """Its time of keeping was over (*retention*: the class), or the person was erased."""
+
+    type: Literal["recording.deleted"] = "recording.deleted"
+    call_id: str
+    retention: str
+    reason: str
+
+
+class EvidenceExported(Fact):
+    type: Literal["evidence.exported"] = "evidence.exported"
+    by: str
+    purpose: str
+
+
+class HoldPlaced(Fact):
+    """Legal hold: nothing of this record is deleted or erased until it is released."""
+
+    type: Literal["hold.placed"] = "hold.placed"
+    by: str
+    reason: str
+
+
+class HoldReleased(Fact):
+    type: Literal["hold.released"] = "hold.released"
+    by: str
+    reason: str
+
+
+class RecordErased(Fact):
+    """The person is forgotten: the record's key is destroyed together with this event."""
+
+    type: Literal["record.erased"] = "record.erased"
+    by: str
+    reason: str
 
 
 class ChallengeIssued(Fact):
@@ -222,20 +327,42 @@ class OrderWithdrawn(Fact):
     reason: str
 
 
+class OrderFrozen(Fact):
+    """A check of the call failed, or somebody doubts it: the order goes no further, and who was told to bill is told to stop
+    (rule R8).
+    """
+
+    type: Literal["order.frozen"] = "order.frozen"
+    source: Literal["api", "cli", "quality"]
+    reason: str
+
+
 class DeliveryAttempted(Fact):
-    """One POST of the webhook. *status* is the HTTP status, None when there was no answer."""
+    """One POST of a webhook of *kind* to the tenant's *endpoint*. *status* is the HTTP status, None when there was no answer."""
 
     type: Literal["delivery.attempted"] = "delivery.attempted"
     webhook_id: str
     attempt: int
     status: int | None
     error: str = ""
+    kind: WebhookKind = "consent.confirmed"
+    endpoint: str = "main"
 
 
 class DeliveryDead(Fact):
     type: Literal["delivery.dead"] = "delivery.dead"
     webhook_id: str
     attempts: int
+    kind: WebhookKind = "consent.confirmed"
+    endpoint: str = "main"
+
+
+class BillingAcknowledged(Fact):
+    """The billing system names the order by its own *reference*."""
+
+    type: Literal["billing.acknowledged"] = "billing.acknowledged"
+    reference: str
+    source: Literal["webhook", "api"]
 
 
 class OrderProvisioned(Fact):
@@ -249,11 +376,19 @@ Event = Annotated[
     | CallStarted
     | AnswerJudged
     | PromptPlayed
+    | DisclosureUnheard
     | UtteranceHeard
     | ConsentSpoken
     | ConsentDenied
     | CallEnded
     | RecordingKept
+    | RecordingFailed
+    | RecordingListened
+    | RecordingDeleted
+    | EvidenceExported
+    | HoldPlaced
+    | HoldReleased
+    | RecordErased
     | ChallengeIssued
     | SmsSent
     | SmsFailed
@@ -261,16 +396,18 @@ Event = Annotated[
     | ReplyRepeated
     | ChallengeExpired
     | OrderWithdrawn
+    | OrderFrozen
     | DeliveryAttempted
     | DeliveryDead
-    | OrderProvisioned,
+    | OrderProvisioned
+    | BillingAcknowledged,
     Field(discriminator="type"),
 ]
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 
 class Entry(BaseModel):
-    """An event in its place in the record: the ledger's row."""
+    """An event in its place in the record; *hash* names it once it is in the ledger."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -280,10 +417,6 @@ class Entry(BaseModel):
     at: datetime
     event: Event
     hash: str = ""
-
-    def body(self) -> dict[str, Any]:
-        """What is hashed: everything but the hash itself."""
-        return self.model_dump(mode="json", exclude={"hash"})
 
 
 def parse_event(data: Any) -> Event:

@@ -195,6 +195,7 @@ class Policy:
     call_retry_s: float = 1800.0
     code_ttl_s: float = 86400.0
     code_tries: int = 3
+    disclosure_loss: float = 0.05
 
 
 def check_order(request: OrderRequest, policy: Policy, today: date) -> None:

@@ -24,16 +24,15 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal
 
+from gateway.consent.disclosure import MANDATORY, Disclosure
 from gateway.consent.events import CallOutcome, Denial
 from gateway.consent.verdict import Verdict
 from gateway.dialplan.model import (
     BINDING,
     MACHINE,
-    MANDATORY,
     Ask,
     Dialplan,
     Disclose,
-    Disclosure,
     Machine,
     Purpose,
     disclosure_prompt,

@@ -19,9 +19,10 @@ from collections.abc import Collection, Iterator
 from string import Formatter
 from typing import get_args
 
+from gateway.consent.disclosure import MANDATORY
 from gateway.consent.events import Denial
 from gateway.dialplan.errors import UnsafeDialplan
-from gateway.dialplan.model import BINDING, MANDATORY, Dialplan, Step, disclosure_prompt
+from gateway.dialplan.model import BINDING, Dialplan, Step, disclosure_prompt
 
 Done = frozenset[str]
 ANSWERED: Done = frozenset({"leave", "identity", "eligibility", "question"})

@@ -16,15 +16,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gateway.consent.canonical import content_hash
+from gateway.consent.disclosure import Disclosure
 from gateway.consent.events import CallOutcome, Denial
 from gateway.consent.order import DialplanRef, Language
 from gateway.dialplan.errors import BadDialplan
 from gateway.strict_yaml import load_yaml
 
-Disclosure = Literal["price", "billing", "start", "term", "promotion", "trial", "function", "use", "ask", "cancel"]
-MANDATORY: tuple[Disclosure, ...] = (
-    "price", "billing", "start", "term", "promotion", "trial", "function", "use", "ask", "cancel",
-)  # fmt: skip
 Purpose = Literal["leave", "identity", "eligibility", "question", "interest", "consent"]
 BINDING: tuple[Purpose, ...] = ("interest", "consent")
 """The questions that a yes is judged strictest for: the one that grants, and the one that a script may put before it."""

@@ -17,10 +17,11 @@ import pytest_asyncio
 from town import HOST, PASSWORD, SUBSCRIBER, Phone, Town, until
 
 from gateway.consent import events as ev
+from gateway.consent.disclosure import MANDATORY
 from gateway.consent.verdict import judge
 from gateway.demo.parties import CODE
 from gateway.demo.world import clip
-from gateway.dialplan.model import BINDING, MANDATORY, load_dialplans
+from gateway.dialplan.model import BINDING, load_dialplans
 from gateway.language.pack import WATCH, load_pack
 from gateway.resources import data_folder
 

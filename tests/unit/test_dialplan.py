@@ -12,9 +12,10 @@ import yaml
 from pydantic import ValidationError
 
 from gateway.consent.canonical import content_hash
+from gateway.consent.disclosure import MANDATORY
 from gateway.dialplan.errors import BadDialplan, UnsafeDialplan
 from gateway.dialplan.lint import lint, message_findings, require_safe
-from gateway.dialplan.model import MANDATORY, Dialplan, load_dialplans, parse_dialplan
+from gateway.dialplan.model import Dialplan, load_dialplans, parse_dialplan
 from gateway.resources import data_folder
 from gateway.speech.machine import Thresholds
 

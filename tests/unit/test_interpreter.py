@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.consent.disclosure import MANDATORY
 from gateway.consent.verdict import Verdict
 from gateway.dialplan.interpreter import (
     Action,
@@ -29,7 +30,7 @@ from gateway.dialplan.interpreter import (
     TransferTo,
     run,
 )
-from gateway.dialplan.model import MANDATORY, Dialplan, load_dialplans
+from gateway.dialplan.model import Dialplan, load_dialplans
 from gateway.resources import data_folder
 
 SCRIPT = data_folder("dialplans") / "plan-upgrade.yaml"
