@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import hashlib
-import os
-import secrets
 import time
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -24,11 +21,13 @@ from gateway.consent.record import Record
 from gateway.effects import Effects
 from gateway.engine import Engine
 from gateway.house import House
+from gateway.lost_calls import close_lost_calls
 from gateway.measure.canary import check_canaries
 from gateway.metrics import TelephonyMetrics
 from gateway.provisioning.delivery import Endpoint
 from gateway.provisioning.signature import read_secret, verify
-from gateway.settings import SHORTEST_SECRET, Settings, SettingsError, split_host_port
+from gateway.secret_files import code_secret, keyring
+from gateway.settings import Settings, split_host_port
 from gateway.sms.channel import SmsChannel
 from gateway.sms.http import HttpSms
 from gateway.sms.sip_message import SipMessageSms
@@ -43,7 +42,6 @@ from gateway.telephony.errors import BadMessage, CallFailed, TelephonyError
 from gateway.web.api import Api, Offered
 
 log = structlog.get_logger(__name__)
-CODE_SECRET_FILE = "code-secret"  # noqa: S105 - a file name
 
 
 def utc_now() -> datetime:
@@ -91,12 +89,11 @@ class Gateway:
             database,
             policy=settings.policy.policy(),
             secret=code_secret(settings),
+            keyring=keyring(settings),
             gateway=settings.gateway,
             now=utc_now,
         )
-        lost = await self.engine.end_lost_calls()
-        if lost:
-            log.warning("gateway.lost_calls", calls=lost)
+        await close_lost_calls(self.engine)
         prompts = PromptStore(settings.data_dir / "cache" / "prompts", self.house.prompts_folder)
         push(prompts.stop)
         await self._start_listeners()
@@ -220,26 +217,3 @@ def _unready(board: Switchboard) -> str:
     if board.lines and not any(state.up for line in board.lines for state in line.route.states()):
         return "every peer of every line is down"
     return ""
-
-
-def code_secret(settings: Settings) -> bytes:
-    """What codes are derived from: the setting, else one made once and kept in ``data_dir`` (mode 0600).
-
-    Raises SettingsError for a file that holds none, such as one left by a full disk.
-    """
-    given = settings.sms.code_secret.get_secret_value()
-    if given:
-        return given.encode()
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    path = settings.data_dir / CODE_SECRET_FILE
-    if not path.exists():
-        draft = path.with_name(f"{CODE_SECRET_FILE}.{secrets.token_hex(4)}")
-        draft.touch(mode=0o600)
-        draft.write_text(secrets.token_urlsafe(32))
-        with contextlib.suppress(FileExistsError):  # another command was quicker: its secret is the one
-            os.link(draft, path)
-        draft.unlink()
-    secret = path.read_bytes()
-    if len(secret) < SHORTEST_SECRET:
-        raise SettingsError([f"{path}: holds {len(secret)} octets, no secret; remove it, and codes under way with it"])
-    return secret

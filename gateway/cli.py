@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import os
 import secrets
 import sys
-from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any
 from uuid import UUID
 
 import asyncpg
-import structlog
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from gateway import cli_bench, cli_doctor, cli_models, cli_speech, runtime
-from gateway.app import Gateway, code_secret, utc_now
+from gateway.app import Gateway
 from gateway.checks import all_faults, database_faults, static_faults
+from gateway.cli_common import FAULT, AsJson, Config, complain, err, fail, out, print_rows, settings_of, with_engine
 from gateway.consent.errors import ConsentError
-from gateway.consent.order import mask
 from gateway.dialplan.errors import DialplanError
 from gateway.dialplan.lint import lint
 from gateway.dialplan.model import parse_dialplan
@@ -34,11 +30,11 @@ from gateway.house import load_house
 from gateway.language.errors import LanguageError
 from gateway.provisioning.signature import PREFIX
 from gateway.resources import data_folder
-from gateway.settings import Settings, SettingsError, find_file, load_settings
+from gateway.settings import SettingsError
 from gateway.settings_file import commented_toml
 from gateway.speech.errors import SpeechError
 from gateway.store import ledger
-from gateway.store.database import Database, sql
+from gateway.store.database import sql
 from gateway.store.errors import StoreError
 from gateway.store.postgres import PostgresError
 from gateway.telephony.errors import TelephonyError
@@ -55,12 +51,6 @@ for name, sub in (
     app.add_typer(sub, name=name)
 app.command("doctor")(cli_doctor.doctor)
 
-out, err = Console(), Console(stderr=True)
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="settings file [default: ./gateway.toml]")]
-AsJson = Annotated[bool, typer.Option("--json", help="for scripts")]
-FAULT = 1
-Result = TypeVar("Result")
-
 
 def main() -> None:
     """The entry point. Known errors are one line on stderr and exit code 1."""
@@ -68,15 +58,15 @@ def main() -> None:
         app()
     except SettingsError as error:
         for fault in error.faults:
-            _complain(fault)
+            complain(fault)
         sys.exit(FAULT)
     except (
         StoreError, PostgresError, ConsentError, SpeechError, TelephonyError, DialplanError, LanguageError, ExtraMissing,
     ) as error:  # fmt: skip
-        _complain(str(error))
+        complain(str(error))
         sys.exit(FAULT)
     except asyncpg.PostgresError as error:
-        _complain(f"database: {error}")
+        complain(f"database: {error}")
         sys.exit(FAULT)
 
 
@@ -88,7 +78,7 @@ def serve(
 ) -> None:
     """Run the gateway: database, SIP, API and workers, until SIGTERM."""
     runtime.configure_logs(as_json=log_json, level=log_level)
-    settings = _settings(config)
+    settings = settings_of(config)
     faults = static_faults(settings)
     if faults:
         raise SettingsError(faults)
@@ -104,13 +94,13 @@ def serve(
     except* (SpeechError, TelephonyError, OSError) as group:
         failures = _leaves(group)
     if failures:
-        _fail("; ".join(str(error) for error in failures))
+        fail("; ".join(str(error) for error in failures))
 
 
 @app.command()
 def check(config: Config = None, as_json: AsJson = False) -> None:
     """Say what is wrong with the configuration, each fault in one line with its mend. Exit code 1 if anything is."""
-    settings = _settings(config)
+    settings = settings_of(config)
     found: list[str] = []
     for name, faults in (*all_faults(settings), ("database", asyncio.run(database_faults(settings)))):
         found += faults
@@ -148,11 +138,11 @@ def call(
     from gateway.client import Client  # noqa: PLC0415 - only this command is a client
     from gateway.demo.orders import sample_order  # noqa: PLC0415
 
-    settings = _settings(config)
+    settings = settings_of(config)
     if not settings.tenants:
-        _fail("tenants: none, so there is no key to call the API with; add [[tenants]]")
+        fail("tenants: none, so there is no key to call the API with; add [[tenants]]")
     with Client(settings.api.bind, settings.tenants[0].api_key.get_secret_value()) as client:
-        order_id = client.find(order) if order else client.create(sample_order(number, utc_now().date()))
+        order_id = client.find(order) if order else client.create(sample_order(number, datetime.now(UTC).date()))
         call_id = client.call(order_id, target)
     out.print(
         f"order {order_id}\ncall  {call_id}\nfollow it: consent-gateway record show {order_id[:8]}", highlight=False
@@ -172,7 +162,7 @@ def record_show(
             order_id = await ledger.resolve_order(connection, order)
         return await engine.entries(order_id)
 
-    entries = _with_engine(config, run)
+    entries = with_engine(config, run)
     if as_json:
         out.print_json(data=[entry.model_dump(mode="json") for entry in entries])
         return
@@ -182,7 +172,7 @@ def record_show(
     for moment in timeline(entries):
         table.add_row(moment.at, moment.what, moment.details, moment.state, style="bold" if moment.state else None)
     out.print(table, markup=False)
-    settings = _settings(config)
+    settings = settings_of(config)
     for entry in entries:
         if entry.event.type == "recording.kept":
             out.print(f"recording: {settings.data_dir / 'recordings' / (entry.event.sha256 + '.wav')}", soft_wrap=True)
@@ -200,8 +190,8 @@ def record_list(
         async with engine.database.pool.acquire() as connection:
             return await ledger.list_orders(connection, state=state)
 
-    rows = _with_engine(config, run)
-    _print_rows(rows, ("order_id", "tenant", "number", "state", "updated_at"), as_json)
+    rows = with_engine(config, run)
+    print_rows(rows, ("order_id", "tenant", "number", "state", "updated_at"), as_json)
 
 
 @deliveries_app.command("list")
@@ -216,8 +206,8 @@ def deliveries_list(
         rows = await engine.database.pool.fetch(sql("list_deliveries"), "dead" if dead else None, 100)
         return [dict(row) for row in rows]
 
-    rows = _with_engine(config, run)
-    _print_rows(rows, ("webhook_id", "order_id", "state", "attempts", "last_status", "last_error"), as_json)
+    rows = with_engine(config, run)
+    print_rows(rows, ("webhook_id", "order_id", "state", "attempts", "last_status", "last_error"), as_json)
 
 
 @deliveries_app.command("replay")
@@ -226,9 +216,9 @@ def deliveries_replay(webhook_id: str, config: Config = None) -> None:
     try:
         UUID(webhook_id)
     except ValueError:
-        _fail(f"{webhook_id!r} is no webhook id; list them with: consent-gateway deliveries list --dead")
-    if not _with_engine(config, lambda engine: engine.replay_delivery(webhook_id)):
-        _fail(f"no dead delivery {webhook_id}; list them with: consent-gateway deliveries list --dead")
+        fail(f"{webhook_id!r} is no webhook id; list them with: consent-gateway deliveries list --dead")
+    if not with_engine(config, lambda engine: engine.replay_delivery(webhook_id)):
+        fail(f"no dead delivery {webhook_id}; list them with: consent-gateway deliveries list --dead")
     out.print("enqueued; the running gateway delivers it")
 
 
@@ -268,57 +258,8 @@ def demo(
     raise typer.Exit(run_demo(keep=keep, json_file=json_file))
 
 
-def _settings(file: Path | None) -> Settings:
-    return load_settings(find_file(file))
-
-
-def _with_engine(config: Path | None, work: Callable[[Engine], Awaitable[Result]]) -> Result:
-    """Run *work* against the ledger, beside a running gateway or alone."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
-    settings = _settings(config)
-
-    async def run(dsn: str) -> Result:
-        database = await Database.open(dsn, most=2)
-        try:
-            engine = Engine(
-                database, policy=settings.policy.policy(), secret=code_secret(settings), gateway="cli", now=utc_now
-            )
-            return await work(engine)
-        finally:
-            await database.close()
-
-    with runtime.database(settings, share=True) as dsn:
-        return asyncio.run(run(dsn))
-
-
-def _print_rows(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(json.dumps(rows, default=str, ensure_ascii=False) + "\n")
-        return
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(column, row[column]) for column in columns))
-    out.print(table, markup=False)
-
-
-def _cell(column: str, value: Any) -> str:
-    return "" if value is None else mask(str(value)) if column == "number" else str(value)
-
-
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     return [leaf for e in group.exceptions for leaf in (_leaves(e) if isinstance(e, BaseExceptionGroup) else [e])]
-
-
-def _complain(fault: str) -> None:
-    """One fault in one line; what stands in brackets in it, such as [[tenants]], is no markup."""
-    err.print(f"[red]✗[/] {escape(fault)}", highlight=False, soft_wrap=True)
-
-
-def _fail(message: str) -> NoReturn:
-    _complain(message)
-    raise typer.Exit(FAULT)
 
 
 if __name__ == "__main__":

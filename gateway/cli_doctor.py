@@ -20,10 +20,12 @@ from gateway.doctor.finding import Severity
 from gateway.doctor.ladder import mermaid, text_ladder
 from gateway.doctor.pcap import write_pcap
 from gateway.doctor.reading import printable
+from gateway.ledger.sealing import events_key
+from gateway.secret_files import keyring
 from gateway.settings import Settings, find_file, load_settings
 from gateway.store import ledger
 from gateway.store.database import Database
-from gateway.store.errors import UnknownOrder
+from gateway.store.errors import ErasedRecord, UnknownOrder
 from gateway.store.postgres import default_directory
 from gateway.telephony.trace import SUFFIX, Trace, read_trace
 
@@ -138,8 +140,9 @@ def _calls_of_order(settings: Settings, prefix: str) -> list[str]:
         try:
             async with database.pool.acquire() as connection:
                 order_id = await ledger.resolve_order(connection, prefix)
-                entries = await ledger.load_entries(connection, order_id)
-        except UnknownOrder:
+                key = await ledger.record_key(connection, keyring(settings), order_id)
+                entries = await ledger.load_entries(connection, order_id, events_key(key))
+        except (UnknownOrder, ErasedRecord):
             return []
         finally:
             await database.close()

@@ -20,28 +20,27 @@ from pydantic import ValidationError
 from gateway.consent import events as ev
 from gateway.consent.canonical import canonical
 from gateway.consent.code import Reply, code_matches, derive_code, read_reply
-from gateway.consent.errors import ConsentError, Fault, OrderRefused
-from gateway.consent.order import DialplanRef, Order, OrderRequest, Policy, check_order, mask
-from gateway.consent.proofs import Confirmation
-from gateway.consent.record import (
-    CONFIRMED,
+from gateway.consent.effects import (
     BlockNumber,
     Effect,
     ExpireChallenge,
     IssueChallenge,
+    Notify,
     PlaceCall,
     Provision,
-    Record,
     RenderPrompts,
     SendSms,
-    begin,
-    challenge_expiry,
-    reduce,
-    replay,
 )
+from gateway.consent.errors import ConsentError, Fault, OrderRefused
+from gateway.consent.order import DialplanRef, Order, OrderRequest, Policy, check_order, mask
+from gateway.consent.proofs import Confirmation
+from gateway.consent.record import CONFIRMED, ENDS, Record, begin, challenge_expiry, reduce, replay
+from gateway.ledger.errors import LedgerError
+from gateway.ledger.sealing import Keyring, events_key, new_key
 from gateway.provisioning.delivery import Answer
 from gateway.store import ledger
 from gateway.store.database import Connection, Database, sql
+from gateway.store.errors import ErasedRecord
 from gateway.store.jobs import enqueue
 
 log = structlog.get_logger(__name__)
@@ -49,6 +48,8 @@ TICK = timedelta(microseconds=1)
 MOST_TAILS = 10_000
 OPEN = ("ordered", "calling", "spoken", "challenged")
 ANSWERABLE = ("challenged", "expired", *CONFIRMED)
+NO_ENDS = ENDS - {"provisioned"}
+"""What the database is told, too: such an order is never confirmed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +63,25 @@ class Inbound:
 
 @dataclass(frozen=True, slots=True)
 class _Tail:
-    """The end of a record: its last event and what all of them add up to."""
+    """The end of a record: its last event, what all of them add up to, and what they are sealed with."""
 
     seq: int
     hash: str
     at: datetime
     record: Record
+    key: bytes
 
 
 class Engine:
-    """*now* gives aware UTC times; *secret* is what codes are derived from."""
+    """*now* gives aware UTC times; *secret* is what codes are derived from, *keyring* what records are sealed with."""
 
     def __init__(
-        self, database: Database, *, policy: Policy, secret: bytes, gateway: str, now: Callable[[], datetime]
-    ) -> None:
+        self, database: Database, *, policy: Policy, secret: bytes, keyring: Keyring, gateway: str,
+        now: Callable[[], datetime],
+    ) -> None:  # fmt: skip
         self.database = database
         self.policy = policy
+        self.keyring = keyring
         self.gateway = gateway
         self._secret = secret
         self._now = now
@@ -85,53 +89,64 @@ class Engine:
 
     async def create(self, request: OrderRequest, tenant: str, dialplan: DialplanRef) -> Record:
         """Open the record of a new order. Raises OrderRefused with every fault (rules R5, R6, R7, R11)."""
-        now = self._now()
-        subscriber = request.subscriber
-        check_order(request, self.policy, now.astimezone(ZoneInfo(subscriber.time_zone)).date())
+        async with self.database.transaction() as connection:
+            return await self.create_within(connection, request, tenant, dialplan)
+
+    async def create_within(
+        self, connection: Connection, request: OrderRequest, tenant: str, dialplan: DialplanRef
+    ) -> Record:
+        """The same, in the caller's transaction."""
+        now, policy, subscriber = self._now(), self.policy, request.subscriber
+        check_order(request, policy, now.astimezone(ZoneInfo(subscriber.time_zone)).date())
         order = Order(
             order_id=str(uuid4()), tenant=tenant, subscriber=subscriber, offer=request.offer, fit=request.fit,
             dialplan=dialplan,
         )  # fmt: skip
-        policy = self.policy
         event = ev.OrderCreated(
             order=order,
             order_hash=order.order_hash,
             call_now=request.call == "now",
             limits=ev.Limits(
                 call_attempts=policy.call_attempts, call_retry_s=policy.call_retry_s,
-                code_ttl_s=policy.code_ttl_s, code_tries=policy.code_tries,
+                code_ttl_s=policy.code_ttl_s, code_tries=policy.code_tries, disclosure_loss=policy.disclosure_loss,
             ),
         )  # fmt: skip
         entry = ev.Entry(order_id=order.order_id, seq=1, event_id=str(uuid4()), at=now, event=event)
         record, effects = begin(entry)
-        async with self.database.transaction() as connection:
-            if await connection.fetchval(sql("is_blocked"), subscriber.number):
-                raise OrderRefused([Fault("subscriber.number", "is on the do-not-call list (rule R11)")])
-            await ledger.insert_order(connection, record, now)
-            entry = await ledger.insert_entry(connection, entry, "")
-            await self._enqueue(connection, record, entry, effects)
+        if await connection.fetchval(sql("is_blocked"), subscriber.number):
+            raise OrderRefused([Fault("subscriber.number", "is on the do-not-call list (rule R11)")])
+        key = new_key()
+        await ledger.insert_order(connection, record, now)
+        await ledger.insert_record_key(connection, self.keyring, order.order_id, key)
+        entry = await ledger.insert_entry(connection, entry, "", events_key(key))
+        await self._enqueue(connection, record, entry, effects)
         log.info("order.created", order=order.order_id, tenant=tenant, number=mask(subscriber.number))
         return record
 
     async def append(self, order_id: str, event: ev.Event) -> Record:
         """Append *event* to a record and let follow what follows. Raises UnknownOrder."""
         async with self.database.transaction() as connection:
-            return await self._append(connection, order_id, event)
+            return await self.append_within(connection, order_id, event)
 
     async def record(self, order_id: str) -> Record:
-        """Raises UnknownOrder."""
-        async with self.database.pool.acquire() as connection:
-            return replay(await ledger.load_entries(connection, order_id))
+        """Raises UnknownOrder, ErasedRecord."""
+        return replay(await self.entries(order_id))
 
     async def entries(self, order_id: str) -> list[ev.Entry]:
+        """Raises UnknownOrder, ErasedRecord."""
         async with self.database.pool.acquire() as connection:
-            return await ledger.load_entries(connection, order_id)
+            return await self._entries(connection, order_id)
+
+    async def record_key(self, order_id: str) -> bytes:
+        """What everything of the order is sealed with. Raises UnknownOrder, ErasedRecord."""
+        async with self.database.pool.acquire() as connection:
+            return await ledger.record_key(connection, self.keyring, order_id)
 
     async def open_order_of(self, number: str) -> Record | None:
         """The newest order of *number* that a call may be about now."""
         async with self.database.pool.acquire() as connection:
             order_ids = await ledger.orders_of(connection, number, ("ordered",))
-            return replay(await ledger.load_entries(connection, order_ids[0])) if order_ids else None
+            return replay(await self._entries(connection, order_ids[0])) if order_ids else None
 
     async def take_message(self, channel: str, message_id: str, number: str, text: str) -> Inbound:
         """A message from *number* (E.164): matched to its newest challenged order, read, judged and recorded."""
@@ -155,9 +170,9 @@ class Engine:
             record = (await self._locked_tail(connection, order_id)).record
             matches = reply.reading == "code" and code_matches(reply.code, self.code(record))
             event = ev.ReplyReceived(message_id=message_id, channel=channel, reading=reply.reading, matches=matches)
-            record = await self._append(connection, order_id, event)
+            record = await self.append_within(connection, order_id, event)
             for other in order_ids[1:]:
-                await self._append(connection, other, event)
+                await self.append_within(connection, other, event)
         log.info("reply.taken", order=order_id, reading=reply.reading, matches=matches, state=record.state)
         return Inbound(result, order_id, record.state)
 
@@ -182,13 +197,13 @@ class Engine:
             attempted = ev.DeliveryAttempted(
                 webhook_id=webhook_id, attempt=attempt, status=answer.status, error=answer.error
             )
-            await self._append(connection, order_id, attempted)
+            await self.append_within(connection, order_id, attempted)
             if answer.accepted:
                 provisioned = ev.OrderProvisioned(webhook_id=webhook_id, reference=answer.reference)
-                await self._append(connection, order_id, provisioned)
+                await self.append_within(connection, order_id, provisioned)
             elif last:
                 log.error("delivery.dead", order=order_id, webhook_id=webhook_id, attempts=attempt)
-                await self._append(connection, order_id, ev.DeliveryDead(webhook_id=webhook_id, attempts=attempt))
+                await self.append_within(connection, order_id, ev.DeliveryDead(webhook_id=webhook_id, attempts=attempt))
 
     async def replay_delivery(self, webhook_id: str) -> bool:
         """Try a dead delivery again, with its whole schedule; False when there is no dead one of that id."""
@@ -199,22 +214,21 @@ class Engine:
             await enqueue(connection, "deliver_webhook", f"{webhook_id}:{attempts}", {"webhook_id": webhook_id})
             return True
 
-    async def end_lost_calls(self) -> int:
-        """Calls that this gateway ran when it last died are over. How many there were."""
+    async def lost_calls(self) -> list[Record]:
+        """The records whose call this gateway was running when it last died."""
         async with self.database.pool.acquire() as connection:
             lost = [str(row["order_id"]) for row in await connection.fetch(sql("orders_calling_at"), self.gateway)]
+        records: list[Record] = []
         for order_id in lost:
             try:
-                record = await self.record(order_id)
-            except (ConsentError, ValidationError) as error:
+                records.append(await self.record(order_id))
+            except (ConsentError, LedgerError, ErasedRecord, ValidationError) as error:
                 log.error("record.unreadable", order=order_id, error=str(error))
-                continue
-            if record.call_id is not None:
-                ended = ev.CallEnded(
-                    call_id=record.call_id, outcome="lost", reason="the gateway restarted", duration_ms=0
-                )
-                await self.append(order_id, ended)
-        return len(lost)
+        return records
+
+    async def _entries(self, connection: Connection, order_id: str) -> list[ev.Entry]:
+        key = events_key(await ledger.record_key(connection, self.keyring, order_id))
+        return await ledger.load_entries(connection, order_id, key)
 
     async def _orders_for(self, connection: Connection, number: str, reply: Reply) -> list[str]:
         """A stop word goes to every open order; a code to the challenged order whose it is, a wrong one to the newest; what
@@ -228,7 +242,7 @@ class Engine:
             if stop and states is OPEN:
                 return order_ids
             for order_id in order_ids if len(order_ids) > 1 and reply.code else ():
-                record = replay(await ledger.load_entries(connection, order_id))
+                record = replay(await self._entries(connection, order_id))
                 if code_matches(reply.code, self.code(record)):
                     return [order_id]
             return order_ids[:1]
@@ -237,21 +251,24 @@ class Engine:
     async def _repeated(self, connection: Connection, order_id: UUID | None, message_id: str) -> Inbound:
         if order_id is None:
             return Inbound("repeated")
-        record = await self._append(connection, str(order_id), ev.ReplyRepeated(message_id=message_id))
+        record = await self.append_within(connection, str(order_id), ev.ReplyRepeated(message_id=message_id))
         return Inbound("repeated", str(order_id), record.state)
 
-    async def _append(self, connection: Connection, order_id: str, event: ev.Event) -> Record:
+    async def append_within(self, connection: Connection, order_id: str, event: ev.Event) -> Record:
+        """As :meth:`append`, in the caller's transaction."""
         tail = await self._locked_tail(connection, order_id)
         before = tail.record
         at = max(self._now(), tail.at + TICK)  # a clock that goes backwards never reorders a record
         entry = ev.Entry(order_id=order_id, seq=tail.seq + 1, event_id=str(uuid4()), at=at, event=event)
-        entry = await ledger.insert_entry(connection, entry, tail.hash)
+        entry = await ledger.insert_entry(connection, entry, tail.hash, tail.key)
         after, effects = reduce(before, entry)
-        self._keep(order_id, _Tail(entry.seq, entry.hash, at, after))
+        self._keep(order_id, _Tail(entry.seq, entry.hash, at, after, tail.key))
         if after.spoken is not None and before.spoken is None:
             await ledger.insert_spoken(connection, after.spoken)
         if after.confirmation is not None and before.confirmation is None:
             await ledger.insert_confirmation(connection, after.confirmation)
+        if after.state != before.state and after.state in NO_ENDS:
+            await ledger.insert_refusal(connection, entry, after.state)
         if after is not before:
             await ledger.project(connection, after, at)
         await self._enqueue(connection, after, entry, effects)
@@ -259,7 +276,7 @@ class Engine:
             issued = ev.ChallengeIssued(
                 challenge_id=str(uuid4()), nonce=token_hex(16), expires_at=challenge_expiry(after, at)
             )
-            return await self._append(connection, order_id, issued)
+            return await self.append_within(connection, order_id, issued)
         return after
 
     async def _locked_tail(self, connection: Connection, order_id: str) -> _Tail:
@@ -272,9 +289,10 @@ class Engine:
         kept = self._tails.get(order_id)
         if kept is not None and kept.hash == await ledger.last_hash(connection, order_id):
             return kept
-        entries = await ledger.load_entries(connection, order_id)
+        key = events_key(await ledger.record_key(connection, self.keyring, order_id))
+        entries = await ledger.load_entries(connection, order_id, key)
         last = entries[-1]
-        return _Tail(last.seq, last.hash, last.at, replay(entries))
+        return _Tail(last.seq, last.hash, last.at, replay(entries), key)
 
     def _keep(self, order_id: str, tail: _Tail) -> None:
         self._tails[order_id] = tail
@@ -300,21 +318,24 @@ class Engine:
                 case SendSms(kind, tries_left):
                     payload = {"order_id": order_id, "kind": kind, "tries_left": tries_left, "event_id": event_id}
                     await enqueue(connection, "send_sms", f"{event_id}:sms", payload)
+                case Notify(kind):
+                    payload = {"order_id": order_id, "kind": kind, "state": record.state, "event_id": event_id}
+                    await enqueue(connection, "notify", f"{event_id}:notify", payload)
                 case Provision(confirmation):
                     await self._provision(connection, record, confirmation, entry.at)
                 case BlockNumber():
                     number = record.order.subscriber.number
                     await connection.execute(sql("block_number"), number, record.reason, UUID(order_id), entry.at)
-                    await self._end_others(connection, number, order_id)
+                    await self.end_orders_of(connection, number, but=order_id)
                 case IssueChallenge():
-                    pass  # answered by _append with challenge.issued, in this same transaction
+                    pass  # answered by append_within with challenge.issued, in this same transaction
 
-    async def _end_others(self, connection: Connection, number: str, order_id: str) -> None:
+    async def end_orders_of(self, connection: Connection, number: str, *, but: str = "") -> None:
         """Who asks not to be called again is asked about nothing else either."""
         event = ev.OrderWithdrawn(source="do_not_call", reason="the number asked not to be called again")
         for other in sorted(await ledger.orders_of(connection, number, OPEN)):
-            if other != order_id:
-                await self._append(connection, other, event)
+            if other != but:
+                await self.append_within(connection, other, event)
 
     async def _provision(
         self, connection: Connection, record: Record, confirmation: Confirmation, at: datetime

@@ -43,7 +43,9 @@ def describe(event: ev.Event) -> str:
             return f"{event.verdict}: {event.reason}, {event.at_ms / 1000:.1f} s after the answer"
         case ev.PromptPlayed():
             cut = "" if event.samples_sent == event.samples_planned else f" (cut at {event.samples_sent / 8000:.1f} s)"
-            return f"[{event.step}]{' disclosure' if event.disclosure else ''} {event.text}{cut}"
+            return f"[{event.step}]{' disclosure' if event.disclosure else ''} {event.text}{cut}{_line(event)}"
+        case ev.DisclosureUnheard():
+            return f"{event.disclosure}: {event.reason}"
         case ev.UtteranceHeard():
             testimony = event.testimony
             heard = testimony.dtmf or testimony.heard or "nothing"
@@ -58,7 +60,16 @@ def describe(event: ev.Event) -> str:
         case ev.CallEnded():
             return f"{event.outcome.replace('_', ' ')} after {event.duration_ms / 1000:.1f} s {event.reason}".rstrip()
         case ev.RecordingKept():
-            return f"{event.duration_ms / 1000:.1f} s, sha256 {event.sha256[:16]}"
+            salvaged = ", what a crash left" if event.salvaged else ""
+            return f"{event.duration_ms / 1000:.1f} s, sha256 {event.sha256[:16]}{salvaged}"
+        case ev.RecordingFailed():
+            return event.reason
+        case ev.RecordingListened() | ev.EvidenceExported():
+            return f"by {event.by}: {event.purpose}"
+        case ev.RecordingDeleted():
+            return f"{event.retention}: {event.reason}"
+        case ev.HoldPlaced() | ev.HoldReleased() | ev.RecordErased():
+            return f"by {event.by}: {event.reason}"
         case ev.ChallengeIssued():
             return f"code by SMS, good until {event.expires_at:%Y-%m-%d %H:%M:%S}"
         case ev.SmsSent():
@@ -72,11 +83,20 @@ def describe(event: ev.Event) -> str:
             return "the same message again, without effect"
         case ev.ChallengeExpired():
             return "no right code came in time"
-        case ev.OrderWithdrawn():
+        case ev.OrderWithdrawn() | ev.OrderFrozen():
             return f"by {event.source}: {event.reason}"
         case ev.DeliveryAttempted():
-            return f"attempt {event.attempt}: {event.status or event.error}"
+            return f"{event.kind} to {event.endpoint}, attempt {event.attempt}: {event.status or event.error}"
         case ev.DeliveryDead():
-            return f"given up after {event.attempts} attempts"
+            return f"{event.kind} to {event.endpoint} given up after {event.attempts} attempts"
         case ev.OrderProvisioned():
             return f"accepted by billing{', reference ' + event.reference if event.reference else ''}"
+        case ev.BillingAcknowledged():
+            return f"billing's reference {event.reference}"
+
+
+def _line(event: ev.PromptPlayed) -> str:
+    """What went wrong on the line while it played."""
+    held = f" (on hold for {event.held_ms / 1000:.1f} s of it)" if event.held_ms else ""
+    lost = f" ({100 * event.far.lost_fraction:.0f} % lost)" if event.far is not None and event.far.lost_fraction else ""
+    return held + lost

@@ -21,8 +21,3 @@ def digest(data: bytes) -> str:
 def content_hash(value: Any) -> str:
     """SHA-256 over the canonical JSON of *value*, hexadecimal."""
     return digest(canonical(value))
-
-
-def chain(previous: str, body: bytes) -> str:
-    """The hash of an event that follows *previous* (hexadecimal, empty for the first) in its record."""
-    return digest(bytes.fromhex(previous) + digest(body).encode())

@@ -12,9 +12,21 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from gateway.consent import events as ev
+from gateway.consent.disclosure import MANDATORY, Disclosure, unheard
+from gateway.consent.effects import (
+    BlockNumber,
+    Effect,
+    ExpireChallenge,
+    IssueChallenge,
+    Notify,
+    PlaceCall,
+    Provision,
+    RenderPrompts,
+    SendSms,
+)
 from gateway.consent.errors import ConsentError
 from gateway.consent.order import Order
-from gateway.consent.proofs import CodeReply, Confirmation, SpokenConsent
+from gateway.consent.proofs import Affirmation, CodeReply, Confirmation, KeptRecording, SpokenConsent
 
 State = Literal[
     "ordered",
@@ -30,54 +42,30 @@ State = Literal[
     "ineligible",
     "expired",
     "withdrawn",
+    "frozen",
     "failed",
 ]
 ENDS: frozenset[State] = frozenset(
-    {"provisioned", "refused", "unclear", "unreachable", "ineligible", "expired", "withdrawn", "failed"}
+    {"provisioned", "refused", "unclear", "unreachable", "ineligible", "expired", "withdrawn", "frozen", "failed"}
 )
 CONFIRMED: frozenset[State] = frozenset({"confirmed", "provisioning", "provisioned"})
+ON_THE_LINE: frozenset[State] = frozenset({"calling", "spoken"})
+"""A call runs, or has not been closed yet."""
+
+NOTICES: dict[State, ev.NoticeKind] = {
+    "refused": "consent.refused",
+    "unclear": "consent.refused",
+    "ineligible": "consent.refused",
+    "failed": "consent.refused",
+    "expired": "consent.expired",
+    "unreachable": "consent.expired",
+    "withdrawn": "consent.withdrawn",
+    "frozen": "consent.frozen",
+    "provisioned": "order.provisioned",
+}
+"""What the billing system is told when an order comes to its end."""
 
 
-@dataclass(frozen=True, slots=True)
-class RenderPrompts:
-    """Speak every prompt of the order into the cache, before anybody waits for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlaceCall:
-    after_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class IssueChallenge:
-    """Make a challenge for this order: the engine draws the nonce and appends ``challenge.issued``."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExpireChallenge:
-    challenge_id: str
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class SendSms:
-    kind: ev.SmsKind
-    tries_left: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Provision:
-    """Fire the webhook. Constructible only with both proofs in hand."""
-
-    confirmation: Confirmation
-
-
-@dataclass(frozen=True, slots=True)
-class BlockNumber:
-    """Put the subscriber on the do-not-call list (rule R11)."""
-
-
-Effect = RenderPrompts | PlaceCall | IssueChallenge | ExpireChallenge | SendSms | Provision | BlockNumber
 Step = tuple["Record", tuple[Effect, ...]]
 
 
@@ -91,8 +79,10 @@ class Challenge:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Everything about one order. *reason* says in words why it stands as it does; *by_machine*: a machine has taken the
-    call that runs, or ran last.
+    """Everything about one order. *reason* says in words why it stands as it does.
+
+    Of the call that runs, or ran last: *by_machine*: a machine has taken it; *disclosed*: what was heard whole; *affirmed*: the yes
+    that a consent may rest on. *held*: a legal hold is on it. *reference*: the billing system's own name for it.
     """
 
     order: Order
@@ -104,11 +94,17 @@ class Record:
     calls: int = 0
     call_id: str | None = None
     gateway: str | None = None
+    disclosed: frozenset[Disclosure] = frozenset()
+    affirmed: Affirmation | None = None
     spoken: SpokenConsent | None = None
+    recording: KeptRecording | None = None
     challenge: Challenge | None = None
     confirmation: Confirmation | None = None
     told_late: bool = False
     by_machine: bool = False
+    held: bool = False
+    erased: bool = False
+    reference: str = ""
 
     @property
     def ended(self) -> bool:
@@ -139,39 +135,70 @@ def begin(entry: ev.Entry) -> Step:
 
 def reduce(record: Record, entry: ev.Entry) -> Step:
     """What *entry* makes of *record*. Events that have nothing to say to its state leave it as it is."""
+    after, effects = _reduce(record, entry)
+    if after.state != record.state and after.state in NOTICES:
+        effects = (*effects, Notify(NOTICES[after.state]))
+    return after, effects
+
+
+def _reduce(record: Record, entry: ev.Entry) -> Step:
     event = entry.event
     match event:
         case ev.CallStarted() if record.may_be_called:
             return replace(
                 record, state="calling", calls=record.calls + 1, call_id=event.call_id, gateway=event.gateway,
-                by_machine=False,
+                by_machine=False, disclosed=frozenset(), affirmed=None,
             ), ()  # fmt: skip
         case ev.AnswerJudged(verdict="machine") if record.is_open and event.call_id == record.call_id:
             return _machine(record), ()
+        case ev.PromptPlayed() if record.state == "calling" and event.call_id == record.call_id:
+            return _played(record, event), ()
+        case ev.DisclosureUnheard() if event.call_id == record.call_id:
+            return _lost(record, event), ()
         case ev.UtteranceHeard() if record.is_open and event.call_id == record.call_id:
-            return _heard(record, event)
+            return _heard(record, entry, event)
         case ev.ConsentSpoken():
-            return _spoken(record, entry, event)
+            return _spoken(record, entry, event), ()
         case ev.ConsentDenied() if record.is_open:
             return _denied(record, event)
+        case ev.RecordingKept() if record.state == "spoken" and event.call_id == record.call_id:
+            return _recorded(record, entry, event)
+        case ev.RecordingFailed() if record.state == "spoken" and event.call_id == record.call_id:
+            return replace(record, state="failed", reason=f"the call could not be recorded: {event.reason}"), ()
         case ev.CallEnded() if event.call_id == record.call_id:
             return _call_ended(record, event)
-        case ev.ChallengeIssued() if record.state == "spoken":
+        case ev.ChallengeIssued() if record.state == "spoken" and record.recording is not None:
             challenge = Challenge(event.challenge_id, event.nonce, event.expires_at, record.limits.code_tries)
             effects = SendSms("challenge"), ExpireChallenge(event.challenge_id, event.expires_at)
             return replace(record, state="challenged", challenge=challenge), effects
         case ev.ReplyReceived():
             return _reply(record, entry, event)
         case ev.ChallengeExpired() if record.challenge and event.challenge_id == record.challenge.challenge_id:
-            return _expire(record) if record.state == "challenged" else (record, ())
+            return _expire(record) if record.state == "challenged" else record, ()
         case ev.OrderWithdrawn() if record.is_open:
             return replace(record, state="withdrawn", reason=event.reason), ()
-        case ev.DeliveryAttempted() if record.state == "confirmed":
+        case ev.OrderFrozen() if record.is_open or record.state in CONFIRMED:
+            return replace(record, state="frozen", reason=event.reason), ()
+        case ev.HoldPlaced() | ev.HoldReleased():
+            return replace(record, held=isinstance(event, ev.HoldPlaced)), ()
+        case ev.RecordErased() if not record.held:
+            return replace(record, erased=True), ()
+        case _:
+            return _billing(record, event)
+
+
+def _billing(record: Record, event: ev.Event) -> Step:
+    """What the billing system makes of a confirmed order."""
+    match event:
+        case ev.DeliveryAttempted(kind="consent.confirmed") if record.state == "confirmed":
             return replace(record, state="provisioning"), ()
-        case ev.DeliveryDead() if record.state == "provisioning":
+        case ev.DeliveryDead(kind="consent.confirmed") if record.state == "provisioning":
             return replace(record, reason=f"webhook undelivered after {event.attempts} attempts"), ()
         case ev.OrderProvisioned() if record.state in ("confirmed", "provisioning"):
-            return replace(record, state="provisioned", reason=""), (SendSms("provisioned"),)
+            reference = event.reference or record.reference
+            return replace(record, state="provisioned", reason="", reference=reference), (SendSms("provisioned"),)
+        case ev.BillingAcknowledged() if record.state in CONFIRMED and not record.reference:
+            return replace(record, reference=event.reference), ()
     return record, ()
 
 
@@ -193,23 +220,56 @@ def _machine(record: Record) -> Record:
     return record
 
 
-def _spoken(record: Record, entry: ev.Entry, event: ev.ConsentSpoken) -> Step:
-    ours = event.call_id == record.call_id and event.order_hash == record.order_hash
-    if record.state != "calling" or record.by_machine or not ours:
-        return record, ()
-    spoken = SpokenConsent(record.order.order_id, event.order_hash, event.call_id, entry.event_id, entry.at)
-    return replace(record, state="spoken", spoken=spoken), (IssueChallenge(),)
+def _played(record: Record, event: ev.PromptPlayed) -> Record:
+    if event.disclosure is None or unheard(event, record.limits.disclosure_loss):
+        return record
+    return replace(record, disclosed=record.disclosed | {event.disclosure})
 
 
-def _heard(record: Record, event: ev.UtteranceHeard) -> Step:
+def _lost(record: Record, event: ev.DisclosureUnheard) -> Record:
+    """A disclosure turns out to have been lost on the line: what was said after it is no consent."""
+    if record.state == "calling":
+        return replace(record, disclosed=record.disclosed - {event.disclosure}, affirmed=None)
+    if record.state in ("spoken", "challenged"):
+        return replace(
+            record, state="failed", reason=f"the disclosure {event.disclosure!r} was not heard: {event.reason}"
+        )
+    return record
+
+
+def _heard(record: Record, entry: ev.Entry, event: ev.UtteranceHeard) -> Step:
     """A stop word, a no to the consent question, and a no beside a prompt count from the moment they are heard, whatever the
-    call does next.
+    call does next. A yes to the consent question can be relied on only if everything had been heard before it.
     """
     if event.verdict == "stop":
         return _denied(record, ev.ConsentDenied(call_id=event.call_id, denial="stop", step=event.step))
     if event.verdict == "deny" and (event.grants_consent or event.aside):
         return _denied(record, ev.ConsentDenied(call_id=event.call_id, denial="refused", step=event.step))
-    return record, ()
+    if record.state != "calling" or not event.grants_consent or event.aside:
+        return record, ()
+    relied_on = event.verdict == "affirm" and record.disclosed.issuperset(MANDATORY)
+    affirmed = Affirmation(entry.event_id, entry.at, event.audio_end_ms) if relied_on else None
+    return replace(record, affirmed=affirmed), ()
+
+
+def _spoken(record: Record, entry: ev.Entry, event: ev.ConsentSpoken) -> Record:
+    """The record takes nobody's word for it: the yes, and every disclosure before it, are among its own events."""
+    ours = event.call_id == record.call_id and event.order_hash == record.order_hash
+    if record.state != "calling" or record.by_machine or record.affirmed is None or not ours:
+        return record
+    order_id = record.order.order_id
+    spoken = SpokenConsent(order_id, event.order_hash, event.call_id, entry.event_id, entry.at, record.affirmed)
+    return replace(record, state="spoken", spoken=spoken)
+
+
+def _recorded(record: Record, entry: ev.Entry, event: ev.RecordingKept) -> Step:
+    """The sound of the consent is safe: now the subscriber is asked by SMS."""
+    assert record.spoken is not None, "the state says so"
+    if event.duration_ms < record.spoken.affirmation.audio_end_ms:
+        reason = f"the recording ends after {event.duration_ms} ms, before the consent does"
+        return replace(record, state="failed", reason=reason), ()
+    recording = KeptRecording(record.order.order_id, event.call_id, entry.event_id, entry.at, event.sha256)
+    return replace(record, recording=recording), (IssueChallenge(),)
 
 
 def _denied(record: Record, event: ev.ConsentDenied) -> Step:
@@ -227,6 +287,8 @@ def _denied(record: Record, event: ev.ConsentDenied) -> Step:
 def _call_ended(record: Record, event: ev.CallEnded) -> Step:
     if event.outcome == "machine" and record.is_open:
         record = _machine(record)
+    if record.state == "spoken" and record.recording is None:
+        return replace(record, state="failed", reason="the call ended, and its recording was not kept"), ()
     if record.state != "calling":
         return record, ()
     why = f"{event.outcome.replace('_', ' ')}: {event.reason}" if event.reason else event.outcome.replace("_", " ")
@@ -245,15 +307,15 @@ def _reply(record: Record, entry: ev.Entry, event: ev.ReplyReceived) -> Step:
         if not record.is_open:
             return record, ()
         return replace(record, state="withdrawn", reason="stop word by SMS"), (SendSms("stopped"),)
-    challenge, spoken = record.challenge, record.spoken
-    if challenge is None or spoken is None or record.state in CONFIRMED:
+    challenge, spoken, recording = record.challenge, record.spoken, record.recording
+    if challenge is None or spoken is None or recording is None or record.state in CONFIRMED:
         return record, ()
     if record.state == "expired":
         return _late(record)
     if record.state != "challenged":
         return record, ()
     if entry.at >= challenge.expires_at:
-        return _late(_expire(record)[0])
+        return _late(_expire(record))
     if event.reading != "code" or not event.matches:
         left = challenge.tries_left - 1
         record = replace(record, challenge=replace(challenge, tries_left=left))
@@ -263,7 +325,7 @@ def _reply(record: Record, entry: ev.Entry, event: ev.ReplyReceived) -> Step:
     reply = CodeReply(
         record.order.order_id, record.order_hash, challenge.challenge_id, entry.event_id, entry.at, challenge.expires_at
     )
-    confirmation = Confirmation(spoken, reply)
+    confirmation = Confirmation(spoken, recording, reply)
     return replace(record, state="confirmed", confirmation=confirmation), (Provision(confirmation),)
 
 
@@ -274,8 +336,8 @@ def _late(record: Record) -> Step:
     return replace(record, told_late=True), (SendSms("late_reply"),)
 
 
-def _expire(record: Record) -> Step:
-    return replace(record, state="expired", reason="no code was replied in time"), ()
+def _expire(record: Record) -> Record:
+    return replace(record, state="expired", reason="no code was replied in time")
 
 
 def challenge_expiry(record: Record, now: datetime) -> datetime:

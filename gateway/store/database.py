@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
 
@@ -37,10 +37,14 @@ def _queries() -> dict[str, str]:
 
 
 class Database:
-    """A pool of connections that act as the role ``consent_app``: INSERT and SELECT on the ledger, no more."""
+    """A pool of connections that act as the role ``consent_app``: INSERT and SELECT on the ledger, no more.
+
+    *boundary* is called before and after every commit, and where an effect begins and ends: what a crash test waits for.
+    """
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self.pool = pool
+        self.boundary: Callable[[str], None] = _nothing
 
     @classmethod
     async def open(cls, dsn: str, *, most: int = 10) -> Database:
@@ -61,8 +65,11 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        async with self.pool.acquire() as connection, connection.transaction():
-            yield connection
+        async with self.pool.acquire() as connection:
+            async with connection.transaction():
+                yield connection
+                self.boundary("before commit")
+            self.boundary("after commit")
 
 
 async def apply_migrations(connection: asyncpg.Connection) -> None:
@@ -77,3 +84,7 @@ async def apply_migrations(connection: asyncpg.Connection) -> None:
 
 async def _as_application(connection: asyncpg.Connection) -> None:
     await connection.execute(f"SET ROLE {ROLE}")
+
+
+def _nothing(_where: str) -> None:
+    """Nobody waits for a boundary."""

@@ -2,7 +2,8 @@
 
 StoreError
 ├── DatabaseUnreachable   no connection; the message names the address and the mend
-└── UnknownOrder          no such order
+├── UnknownOrder          no such order
+└── ErasedRecord          its person was erased: the key is destroyed
 """
 
 from __future__ import annotations
@@ -18,3 +19,7 @@ class DatabaseUnreachable(StoreError):
 
 class UnknownOrder(StoreError):
     """There is no order of that number."""
+
+
+class ErasedRecord(StoreError):
+    """Nobody can read this record any more."""

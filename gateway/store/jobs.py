@@ -75,6 +75,7 @@ class JobRunner:
 
     def __init__(self, database: Database, kinds: dict[str, Kind]) -> None:
         self._pool = database.pool
+        self._database = database
         self._kinds = kinds
         self._wake = asyncio.Event()
         self._stopping = False
@@ -157,8 +158,10 @@ class JobRunner:
         try:
             if job.attempt > len(kind.backoff_s) + 1 + CRASHES:
                 raise RuntimeError("this job has ended its process too often")
+            self._database.boundary(f"before {job.kind}")
             async with asyncio.timeout(min(kind.timeout_s, 0.8 * LEASE_S)):
                 await kind.run(job)
+            self._database.boundary(f"after {job.kind}")
         except Retry as retry:
             delay_s, error, counted = retry.delay_s, str(retry), retry.counted
         except Exception as failure:

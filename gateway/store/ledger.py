@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from gateway.consent.canonical import canonical, chain
 from gateway.consent.errors import BrokenChain
 from gateway.consent.events import Entry
 from gateway.consent.proofs import Confirmation, SpokenConsent
-from gateway.consent.record import Record
+from gateway.consent.record import ON_THE_LINE, Record
+from gateway.ledger.envelope import close, open_envelope
+from gateway.ledger.sealing import Keyring
 from gateway.store.database import Connection, sql
-from gateway.store.errors import UnknownOrder
+from gateway.store.errors import ErasedRecord, UnknownOrder
 
 
 async def lock_order(connection: Connection, order_id: str) -> None:
@@ -23,22 +23,43 @@ async def lock_order(connection: Connection, order_id: str) -> None:
         raise UnknownOrder(f"there is no order {order_id}")
 
 
-async def load_entries(connection: Connection, order_id: str) -> list[Entry]:
-    """The events of a record, their chain verified. Raises UnknownOrder or BrokenChain."""
+async def insert_record_key(connection: Connection, keyring: Keyring, order_id: str, key: bytes) -> None:
+    await connection.execute(sql("insert_record_key"), _uuid(order_id), keyring.wrap(key, order_id))
+
+
+async def record_key(connection: Connection, keyring: Keyring, order_id: str) -> bytes:
+    """What the record is sealed with. Raises UnknownOrder, ErasedRecord, Unsealable."""
+    row = await connection.fetchrow(sql("select_record_key"), _uuid(order_id))
+    if row is None:
+        if await connection.fetchrow(sql("select_order"), _uuid(order_id)) is None:
+            raise UnknownOrder(f"there is no order {order_id}")
+        raise ErasedRecord(f"order {order_id} was erased: its key is destroyed")
+    return keyring.unwrap(row["wrapped"], str(_uuid(order_id)))
+
+
+async def load_envelopes(connection: Connection, order_id: str) -> list[tuple[str, str]]:
+    """The events of a record as they were hashed, each with its hash; nothing is verified. Raises UnknownOrder."""
     rows = await connection.fetch(sql("select_events"), _uuid(order_id))
     if not rows:
         raise UnknownOrder(f"there is no order {order_id}")
+    return [(row["envelope"], row["hash"]) for row in rows]
+
+
+async def load_entries(connection: Connection, order_id: str, key: bytes) -> list[Entry]:
+    """The events of a record, opened with the *key* of its events, their chain verified. Raises UnknownOrder, BrokenChain,
+    Unsealable.
+    """
     entries: list[Entry] = []
     previous = ""
-    for row in rows:
-        if chain(previous, row["body"].encode()) != row["hash"]:
+    for envelope, hashed in await load_envelopes(connection, order_id):
+        entry, follows = open_envelope(envelope, key)
+        if (entry.hash, follows) != (hashed, previous):
             raise BrokenChain(f"order {order_id}: event {len(entries) + 1} does not follow its predecessor")
-        previous = row["hash"]
-        entry = Entry.model_validate(json.loads(row["body"]) | {"hash": row["hash"]})
         if (entry.order_id, entry.seq) != (str(_uuid(order_id)), len(entries) + 1):
             raise BrokenChain(
                 f"order {order_id}: event {len(entries) + 1} says that it is {entry.order_id}/{entry.seq}"
             )
+        previous = hashed
         entries.append(entry)
     return entries
 
@@ -57,26 +78,27 @@ async def insert_order(connection: Connection, record: Record, at: datetime) -> 
     )  # fmt: skip
 
 
-async def insert_entry(connection: Connection, entry: Entry, previous_hash: str) -> Entry:
-    """Append *entry*; returns it with its place in the chain."""
-    body = canonical(entry.body())
-    hashed = entry.model_copy(update={"hash": chain(previous_hash, body)})
+async def insert_entry(connection: Connection, entry: Entry, previous_hash: str, key: bytes) -> Entry:
+    """Append *entry*, sealed with the *key* of the record's events; returns it with its hash."""
+    envelope, entry = close(entry, previous_hash, key)
     await connection.execute(
         sql("insert_event"),
-        _uuid(entry.order_id), entry.seq, UUID(entry.event_id), entry.at, entry.event.type, body.decode(), hashed.hash,
+        _uuid(entry.order_id), entry.seq, UUID(entry.event_id), entry.at, entry.event.type, envelope, entry.hash,
     )  # fmt: skip
-    return hashed
+    return entry
 
 
 async def project(connection: Connection, record: Record, at: datetime) -> None:
-    gateway = record.gateway if record.state == "calling" else None
+    gateway = record.gateway if record.state in ON_THE_LINE else None
     await connection.execute(sql("project_order"), _uuid(record.order.order_id), record.state, gateway, at)
 
 
 async def insert_spoken(connection: Connection, spoken: SpokenConsent) -> None:
     await connection.execute(
-        sql("insert_spoken_consent"), _uuid(spoken.order_id), spoken.order_hash, UUID(spoken.event_id), spoken.at
-    )
+        sql("insert_spoken_consent"),
+        _uuid(spoken.order_id), spoken.order_hash, UUID(spoken.event_id), spoken.at,
+        UUID(spoken.affirmation.event_id), spoken.affirmation.at,
+    )  # fmt: skip
 
 
 async def insert_confirmation(connection: Connection, confirmation: Confirmation) -> None:
@@ -85,7 +107,18 @@ async def insert_confirmation(connection: Connection, confirmation: Confirmation
     await connection.execute(
         sql("insert_code_reply"), order_id, reply.order_hash, UUID(reply.event_id), reply.at, reply.expires_at
     )
-    await connection.execute(sql("insert_confirmation"), order_id, reply.order_hash, confirmation.spoken.at, reply.at)
+    recording = confirmation.recording
+    await connection.execute(
+        sql("insert_confirmation"),
+        order_id, reply.order_hash, confirmation.spoken.at, UUID(recording.event_id), recording.at, reply.at,
+    )  # fmt: skip
+
+
+async def insert_refusal(connection: Connection, entry: Entry, state: str) -> None:
+    """The event that ended the order without a confirmation, or took one back."""
+    await connection.execute(
+        sql("insert_refusal"), _uuid(entry.order_id), UUID(entry.event_id), entry.event.type, entry.at, state
+    )
 
 
 async def insert_provisioning(

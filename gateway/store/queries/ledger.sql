@@ -9,10 +9,16 @@ SELECT order_id FROM consent.orders WHERE order_id = $1 FOR NO KEY UPDATE;
 UPDATE consent.orders SET state = $2, gateway = $3, updated_at = $4 WHERE order_id = $1;
 
 -- name: insert_event
-INSERT INTO consent.events (order_id, seq, event_id, at, type, body, hash) VALUES ($1, $2, $3, $4, $5, $6, $7);
+INSERT INTO consent.events (order_id, seq, event_id, at, type, envelope, hash) VALUES ($1, $2, $3, $4, $5, $6, $7);
 
 -- name: select_events
-SELECT body, hash FROM consent.events WHERE order_id = $1 ORDER BY seq;
+SELECT envelope, hash FROM consent.events WHERE order_id = $1 ORDER BY seq;
+
+-- name: insert_record_key
+INSERT INTO consent.record_keys (order_id, wrapped) VALUES ($1, $2);
+
+-- name: select_record_key
+SELECT wrapped FROM consent.record_keys WHERE order_id = $1;
 
 -- name: select_last_hash
 SELECT hash FROM consent.events WHERE order_id = $1 ORDER BY seq DESC LIMIT 1;
@@ -33,16 +39,21 @@ SELECT order_id FROM consent.orders WHERE number = $1 AND state = ANY ($2::text[
 ORDER BY created_at DESC, order_id DESC;
 
 -- name: orders_calling_at
-SELECT order_id FROM consent.orders WHERE state = 'calling' AND gateway = $1;
+SELECT order_id FROM consent.orders WHERE state IN ('calling', 'spoken') AND gateway = $1;
 
 -- name: insert_spoken_consent
-INSERT INTO consent.spoken_consents (order_id, order_hash, event_id, at) VALUES ($1, $2, $3, $4);
+INSERT INTO consent.spoken_consents (order_id, order_hash, event_id, at, affirmation_id, affirmed_at)
+VALUES ($1, $2, $3, $4, $5, $6);
 
 -- name: insert_code_reply
 INSERT INTO consent.code_replies (order_id, order_hash, event_id, at, expires_at) VALUES ($1, $2, $3, $4, $5);
 
 -- name: insert_confirmation
-INSERT INTO consent.confirmations (order_id, order_hash, spoken_at, replied_at) VALUES ($1, $2, $3, $4);
+INSERT INTO consent.confirmations (order_id, order_hash, spoken_at, recording_id, recorded_at, replied_at)
+VALUES ($1, $2, $3, $4, $5, $6);
+
+-- name: insert_refusal
+INSERT INTO consent.refusals (order_id, event_id, type, at, state) VALUES ($1, $2, $3, $4, $5);
 
 -- name: insert_provisioning_event
 INSERT INTO consent.provisioning_events (webhook_id, order_id, order_hash, at) VALUES ($1, $2, $3, $4);
@@ -77,9 +88,3 @@ VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (channel, message_id) DO NOTHING RET
 
 -- name: select_inbound_message
 SELECT order_id FROM consent.inbound_messages WHERE channel = $1 AND message_id = $2;
-
--- name: block_number
-INSERT INTO consent.do_not_call (number, reason, order_id, at) VALUES ($1, $2, $3, $4) ON CONFLICT (number) DO NOTHING;
-
--- name: is_blocked
-SELECT EXISTS (SELECT FROM consent.do_not_call WHERE number = $1);

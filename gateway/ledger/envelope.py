@@ -1,0 +1,42 @@
+"""The envelope of an event: what is hashed, chained and stored. Canonical JSON (RFC 8785) with a sealed payload.
+
+Its hash is over the sealed octets, so the chain holds when nobody can open them any more. Place, time and type stand outside:
+the database checks by them what it must without the key.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from gateway.consent.canonical import canonical, digest
+from gateway.consent.events import Entry
+from gateway.ledger.sealing import seal, unseal
+
+
+def close(entry: Entry, previous: str, key: bytes) -> tuple[str, Entry]:
+    """The envelope of *entry*, which follows the event of hash *previous* (empty for the first), and the entry with its hash."""
+    facts = entry.model_dump(mode="json", include={"order_id", "seq", "event_id", "at"})
+    payload = seal(
+        key, canonical(entry.event.model_dump(mode="json")), _place(entry.order_id, entry.seq, entry.event.type)
+    )
+    body = canonical(
+        facts | {"type": entry.event.type, "previous": previous, "payload": base64.b64encode(payload).decode()}
+    )
+    return body.decode(), entry.model_copy(update={"hash": digest(body)})
+
+
+def open_envelope(envelope: str, key: bytes) -> tuple[Entry, str]:
+    """The entry in *envelope* with its hash, and the hash that it follows. Raises Unsealable, pydantic.ValidationError."""
+    body: dict[str, Any] = json.loads(envelope)
+    place = _place(body["order_id"], body["seq"], body["type"])
+    event = json.loads(unseal(key, base64.b64decode(body["payload"]), place))
+    facts = {name: body[name] for name in ("order_id", "seq", "event_id", "at")}
+    entry = Entry.model_validate(facts | {"event": event, "hash": digest(envelope.encode())})
+    return entry, str(body["previous"])
+
+
+def _place(order_id: str, seq: int, kind: str) -> bytes:
+    """What binds a payload to its place."""
+    return f"{order_id}/{seq}/{kind}".encode()
