@@ -1,7 +1,8 @@
 """The exceptions of the provisioning room.
 
 ProvisioningError
-└── BadSecret   a webhook secret that is malformed or too short
+├── BadSecret       a webhook secret or signing key that is malformed or too short
+└── TargetRefused   an address that webhooks may not be posted to
 """
 
 from __future__ import annotations
@@ -13,3 +14,7 @@ class ProvisioningError(Exception):
 
 class BadSecret(ProvisioningError):
     """The secret cannot sign."""
+
+
+class TargetRefused(ProvisioningError):
+    """Nothing is posted there: it is no web address, or one of our own networks (SSRF)."""
