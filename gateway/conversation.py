@@ -13,8 +13,8 @@ from uuid import uuid4
 
 import structlog
 
-from gateway.audio.codec import FRAME
 from gateway.consent import events as ev
+from gateway.consent.disclosure import Disclosure
 from gateway.consent.record import Record
 from gateway.consent.testimony import Grammar, Testimony
 from gateway.consent.verdict import Judgement, judge
@@ -24,6 +24,8 @@ from gateway.ears import Tap, Watch
 from gateway.engine import Engine
 from gateway.language.pack import WATCH, LanguagePack
 from gateway.machines import MachineHeard, MachineWatch
+from gateway.minutes import Minutes
+from gateway.prompter import Prompter
 from gateway.speech.errors import DecoderLost
 from gateway.speech.listener import Hearing, Listener, Session
 from gateway.speech.prompts import Prompt
@@ -39,9 +41,6 @@ PARTING_S = 1.5
 
 SETTLE_S = 3.0
 """How long a callee who speaks when a prompt ends may take to finish: a refusal, the silence behind it, and the decoder."""
-
-MOST_ASIDES = 100
-"""Remarks beside one prompt that are written down; a no is written down whatever came before."""
 
 GOODBYE_S = 15.0
 
@@ -72,13 +71,16 @@ class Conversation:
         self._listener = listener
         self._transfer_targets = transfer_targets
         self._stopping = False
-        self._prompts = dict(prompts)
         self._step = plan.start
         self._captures: dict[str, ev.Capture] = {}
-        self._asides: asyncio.Queue[ev.UtteranceHeard] = asyncio.Queue()
+        self._minutes = Minutes(call.call_id, self._note)
         self._machines = MachineWatch(call, plan, pack, self._note)
         self._watch = Watch(call.stream, listener, WATCH, self._on_aside, self._machines.take)
         self._machine = ""
+        self._goodbye = prompts[plan.goodbye][1]
+        self._prompter = Prompter(
+            call, prompts, note=self._note, loss_allowed=record.limits.disclosure_loss, why=self._interruption
+        )
 
     async def run(self) -> ev.CallEnded:
         """The whole call. Returns how it ended; the caller of this appends that, when the recording is finished."""
@@ -105,7 +107,8 @@ class Conversation:
         finally:
             self._watch.off()
             self._machines.person()
-        await self._write_asides()
+        await self._minutes.write_asides()
+        await self._prompter.lost()
         machine = self._plan.machine if self._machine else None
         return ev.CallEnded(
             call_id=self._call.call_id,
@@ -118,11 +121,10 @@ class Conversation:
     async def say_goodbye(self, reason: str) -> None:
         """Cut in with the goodbye prompt and hang up. Nothing more of the script is done, and no consent taken."""
         self._stopping = True
-        _, frames = self._prompts[self._plan.goodbye]
         try:
             with contextlib.suppress(TimeoutError):  # on hold nothing is played: the call ends all the same
                 async with asyncio.timeout(GOODBYE_S):
-                    await self._call.play(frames)
+                    await self._call.play(self._goodbye)
         except CallOver:
             return
         self._call.hangup(reason)
@@ -182,49 +184,45 @@ class Conversation:
                 break
             whole = await self._play_prompt(action.step, name, action.disclosure) and whole
         objection = await self._watch.settled(SETTLE_S) if action.watch else None
-        await self._write_asides()
+        await self._minutes.write_asides()
         if objection is not None:
             self._machines.person()
         if action.watch:
             await self._machines.unless_machine()
-        return script.Played(whole and objection is None, objection)
+        return script.Played(whole and objection is None, objection, await self._prompter.lost())
 
     def _on_aside(self, hearing: Hearing, opened_ms: int) -> Judgement:
         """What was said while a prompt played: it can take consent away, and never give it."""
         judgement = judge(hearing.testimony, self._grammars[WATCH], binding=True)
-        self._note_aside(hearing, judgement, opened_ms)
+        self._minutes.remarked(hearing, judgement, opened_ms, self._step)
         return judgement
 
-    def _note_aside(self, hearing: Hearing, judgement: Judgement, opened_ms: int) -> None:
-        if self._asides.qsize() < MOST_ASIDES or judgement.verdict in ("deny", "stop"):
-            self._asides.put_nowait(self._utterance(hearing, judgement, opened_ms, self._step, aside=True))
-
-    async def _write_asides(self) -> None:
-        while not self._asides.empty():
-            await self._engine.append(self._order_id, self._asides.get_nowait())
-
     async def _play_prompt(
-        self, step: str, name: str, disclosure: str | None = None, session: Session | None = None
+        self, step: str, name: str, disclosure: Disclosure | None = None, session: Session | None = None
     ) -> bool:
-        """Play one prompt and note how much of it was sent; whether that was all. Raises CallOver.
+        """Play one prompt and note what became of it; whether all of it was sent, or a disclosure heard. Raises CallOver.
 
         *session* is told that the question has ended, when all that the caller said until then has been fed to it.
         """
-        prompt, frames = self._prompts[name]
-        sent = await self._call.play(frames)
+        spoken = await self._prompter.speak(name)
         if session is not None:
             await asyncio.sleep(self._call.stream.behind_ms / 1000)
             session.question_ended()
+        heard = await self._prompter.prove(spoken, step, disclosure)
         if self._stopping:
             raise CallOver((await self._call.ended).reason)
-        event = ev.PromptPlayed(
-            call_id=self._call.call_id, step=step, disclosure=disclosure, text=prompt.wording.text,
-            audio_sha256=prompt.sha256, samples_planned=len(frames) * FRAME, samples_sent=sent * FRAME,
-        )  # fmt: skip
-        await self._engine.append(self._order_id, event)
         if self._call.ended.done():
             raise CallOver(self._call.ended.result().reason)
-        return sent == len(frames)
+        return heard
+
+    def _interruption(self) -> ev.Interruption:
+        """What cuts a prompt just now, other than the answer to it."""
+        ended = self._call.ended
+        if self._stopping or (ended.done() and ended.result().by == "gateway"):
+            return "stopping"
+        if ended.done():
+            return "hung_up"
+        return "machine" if self._machines.machine_heard else "objection"
 
     async def _ask(self, action: script.Question) -> script.Heard:
         """Play the question and listen to the answer; a decoder that died means that the question is put again."""
@@ -233,11 +231,9 @@ class Conversation:
         except DecoderLost as lost:
             log.warning("conversation.decoder_lost", call=self._call.call_id, step=action.step)
             hearing, judgement, opened_ms = None, Judgement("repeat", str(lost)), self._call.stream.position_ms
-        utterance = self._utterance(
+        utterance = await self._minutes.answered(
             hearing or Hearing(Testimony()), judgement, opened_ms, action.step, grants_consent=action.grants_consent
         )
-        await self._write_asides()
-        await self._engine.append(self._order_id, utterance)
         if judgement.verdict not in ("unclear", "noinput", "repeat"):
             self._machines.person()
         if judgement.verdict == "affirm" and action.binding:
@@ -245,30 +241,7 @@ class Conversation:
                 step=action.step, purpose=action.ask.purpose,
                 said=utterance.testimony.heard, audio_sha256=utterance.audio_sha256,
             )  # fmt: skip
-        return script.Heard(judgement.verdict)
-
-    def _utterance(
-        self, hearing: Hearing, judgement: Judgement, opened_ms: int, step: str, *,
-        grants_consent: bool = False, aside: bool = False,
-    ) -> ev.UtteranceHeard:  # fmt: skip
-        """The event; the hearing's times count from *opened_ms* in the recording."""
-        return ev.UtteranceHeard(
-            call_id=self._call.call_id,
-            step=step,
-            grants_consent=grants_consent,
-            aside=aside,
-            verdict=judgement.verdict,
-            reason=judgement.reason,
-            testimony=hearing.testimony,
-            start_ms=opened_ms + hearing.onset_ms,
-            end_ms=opened_ms + hearing.end_ms,
-            audio_start_ms=opened_ms + hearing.audio_start_ms,
-            audio_end_ms=opened_ms + hearing.decided_ms,
-            audio_sha256=hearing.audio_sha256,
-            model=hearing.model,
-            model_sha256=hearing.model_sha256,
-            grammar_sha256=hearing.grammar_sha256,
-        )
+        return script.Heard(judgement.verdict, await self._prompter.lost())
 
     async def _listen(self, action: script.Question) -> tuple[Hearing, Judgement, int]:
         """Play the question and listen to the answer; or to the no that is said while it still plays."""
@@ -277,22 +250,25 @@ class Conversation:
         loop = asyncio.get_running_loop()
         keys: asyncio.Future[str] = loop.create_future()
         objected: asyncio.Future[Hearing] = loop.create_future()
-        cut_in = call.stop_playing if ask.bargein else _nothing
         await self._listener.ready()
         self._watch.off()
+
+        def cut_in(why: ev.Interruption = "bargein") -> None:
+            if ask.bargein:
+                self._prompter.stop(why)
 
         def on_key(key: str) -> None:
             if not keys.done():
                 keys.set_result(key)
-                cut_in()
+                cut_in("key")
 
         def on_aside(hearing: Hearing) -> None:
             judgement = judge(hearing.testimony, grammar, binding=True)
             if judgement.verdict in ("deny", "stop") and not objected.done():
                 objected.set_result(hearing)
-                call.stop_playing()
+                self._prompter.stop("objection")
             else:
-                self._note_aside(hearing, judgement, tap.opened_ms)
+                self._minutes.remarked(hearing, judgement, tap.opened_ms, self._step)
 
         session = self._listener.open(
             ask.grammar, mode="bargein" if ask.bargein else "ask", timeout_s=ask.timeout_s,
@@ -344,7 +320,3 @@ def new_call_id() -> str:
 
 def _waits(*futures: asyncio.Future[Any]) -> set[asyncio.Future[Any]]:
     return set(futures)
-
-
-def _nothing() -> None:
-    """A question that may not be cut into."""

@@ -11,6 +11,10 @@
 disclosure played whole in this very call, the interest question answered likewise where the script takes two captures, and never
 after a no. The linter proves the same before the call; this is the belt to those braces.
 
+A disclosure may turn out lost after its step was left, by a report of the far end that came late (``lost`` in a result). Then it is
+told once more before the consent question is put, or put again where a yes was heard meanwhile: that yes is worth nothing. One that
+was told twice and not heard ends the call.
+
 A no or a stop word that is said while a prompt plays leads to the dialplan's ``deny`` or ``stop``, from wherever it is said; once,
 for after it nothing is listened for.
 
@@ -21,7 +25,7 @@ any result), ends the script there: what follows can play one message and hang u
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from gateway.consent.disclosure import MANDATORY, Disclosure
@@ -122,15 +126,21 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """*whole*: every sample was sent. *objection*: what the callee said meanwhile."""
+    """*whole*: every sample was sent; of a disclosure, that it was heard. *objection*: what the callee said meanwhile. *lost*: the
+    disclosures, heard before, that turned out lost since the last result.
+    """
 
     whole: bool
     objection: Objection | None = None
+    lost: tuple[Disclosure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
+    """*verdict* of the answer. *lost*: as in :class:`Played`."""
+
     verdict: Verdict
+    lost: tuple[Disclosure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,42 +188,81 @@ def _answered_by_machine(machine: Machine | None, reason: str) -> Generator[Acti
     yield End(MACHINE, "machine", reason)
 
 
+@dataclass(slots=True)
+class _Told:
+    """The disclosures of a call: those that count as *heard*, and those that were and turned out *lost*, in the order in which
+    that was reported; how often each was played since its step began, and which step that was.
+    """
+
+    heard: set[Disclosure] = field(default_factory=set)
+    lost: list[Disclosure] = field(default_factory=list)
+    plays: dict[Disclosure, int] = field(default_factory=dict)
+    steps: dict[Disclosure, str] = field(default_factory=dict)
+
+    def take(self, result: Result) -> None:
+        """Late news in *result*."""
+        if isinstance(result, Played | Heard):
+            for term in result.lost:
+                self.heard.discard(term)
+                if term not in self.lost:
+                    self.lost.append(term)
+
+    def begin(self, term: Disclosure, step: str) -> None:
+        """*step* is going to tell *term*, whatever was told before."""
+        self.plays[term], self.steps[term] = 0, step
+        self.heard.discard(term)
+        if term in self.lost:
+            self.lost.remove(term)
+
+    def has_heard(self, term: Disclosure) -> None:
+        self.heard.add(term)
+        if term in self.lost:
+            self.lost.remove(term)
+
+
+Telling = Generator[Action, Result, tuple[str, Objection | None]]
+"""Gives why a disclosure could not be told, in words, and what the callee objected; neither when all is well."""
+
+
 def _steps(plan: Dialplan) -> Generator[Action, Result, None]:
     """The script itself, with a person."""
-    heard_whole: set[Disclosure] = set()
+    told = _Told()
     affirmed: set[Purpose] = set()
     refused = settled = False  # settled: nothing that is still said can change how the call ends
     name = asked = plan.start
     while True:
         step = plan.steps[name]
         objection: Objection | None = None
+        failure = ""
         if step.say:
-            objection = _objection((yield Play(name, step.say.prompts, watch=not settled)))
+            result = yield Play(name, step.say.prompts, watch=not settled)
+            told.take(result)
+            objection = _objection(result)
             name = _then(step.then)
         elif step.disclose:
-            unheard, objection = yield from _disclose(name, step.disclose, heard_whole, watch=not settled)
-            if unheard and objection is None:
-                yield Play(name, (plan.goodbye,), watch=False)
-                yield End(name, "failed", f"the disclosure {unheard!r} could not be played whole")
-                return
-            name = _then(step.then)
+            failure, objection = yield from _disclose(name, step.disclose, told, watch=not settled)
+            name = _then(step.then) if not failure else name
         elif step.ask:
-            fault = _out_of_place(plan, step.ask, heard_whole, affirmed, refused=refused)
-            if fault:
-                yield End(name, "failed", f"{fault} {name!r}")
-                return
-            asked = name
-            name, verdict = yield from _ask(asked, step.ask)
-            refused |= verdict == "stop" or (step.ask.purpose in BINDING and verdict not in ("affirm", "agent"))
-            settled |= verdict == "stop"
-            if verdict == "affirm":
-                affirmed.add(step.ask.purpose)
-            if verdict == "affirm" and step.ask.purpose == "consent":
-                granted = yield Grant(asked)
-                if not (isinstance(granted, Done) and granted.ok):
-                    yield Play(asked, (plan.goodbye,), watch=False)
-                    yield End(asked, "failed", "the order was no longer open when the consent was given")
+            if step.ask.purpose == "consent":
+                failure, objection = yield from _tell_again(told, watch=not settled)
+            if not failure and objection is None:
+                fault = _out_of_place(plan, step.ask, told.heard, affirmed, refused=refused)
+                if fault:
+                    yield End(name, "failed", f"{fault} {name!r}")
                     return
+                asked = name
+                name, verdict = yield from _ask(asked, step.ask, told)
+                refused |= verdict == "stop" or (step.ask.purpose in BINDING and verdict not in ("affirm", "agent"))
+                settled |= verdict == "stop"
+                if verdict == "affirm" and step.ask.purpose == "consent" and told.lost:
+                    name = asked  # the yes was given without them
+                    continue
+                if verdict == "affirm":
+                    affirmed.add(step.ask.purpose)
+                if verdict == "affirm" and step.ask.purpose == "consent":
+                    granted = yield Grant(asked)
+                    if not (isinstance(granted, Done) and granted.ok):
+                        name, failure = asked, "the order was no longer open when the consent was given"
         elif step.transfer:
             done = yield TransferTo(name, step.transfer.target)
             if isinstance(done, Done) and done.ok:
@@ -234,26 +283,48 @@ def _steps(plan: Dialplan) -> Generator[Action, Result, None]:
         if objection is not None:
             refused = settled = True
             name = plan.deny if objection == "deny" else plan.stop
+        elif failure:
+            yield Play(name, (plan.goodbye,), watch=False)
+            yield End(name, "failed", failure)
+            return
 
 
-def _disclose(
-    name: str, disclose: Disclose, heard_whole: set[Disclosure], *, watch: bool
-) -> Generator[Action, Result, tuple[Disclosure | None, Objection | None]]:
-    """Play every term to its end, each once more where it was cut. The term that could not be played, and what the callee
-    objected; both None when all is well.
-    """
+def _disclose(name: str, disclose: Disclose, told: _Told, *, watch: bool) -> Telling:
+    """Tell every term, each once more where it was not heard."""
     for term in disclose.terms:
-        for _ in range(DISCLOSURE_PLAYS):
-            played = yield Play(name, (disclosure_prompt(term),), disclosure=term, watch=watch)
-            objection = _objection(played)
-            if objection is not None:
-                return None, objection
-            if isinstance(played, Played) and played.whole:
-                heard_whole.add(term)
-                break
-        else:
-            return term, None
-    return None, None
+        told.begin(term, name)
+        failure, objection = yield from _tell(term, told, watch=watch)
+        if failure or objection is not None:
+            return failure, objection
+    return "", None
+
+
+def _tell_again(told: _Told, *, watch: bool) -> Telling:
+    """Tell what turned out lost since it was told."""
+    while told.lost:
+        failure, objection = yield from _tell(told.lost[0], told, watch=watch)
+        if failure or objection is not None:
+            return failure, objection
+    return "", None
+
+
+def _tell(term: Disclosure, told: _Told, *, watch: bool) -> Telling:
+    """Play *term* until it is heard, or as often as it may be."""
+    how = "did not arrive"
+    while told.plays[term] < DISCLOSURE_PLAYS:
+        told.plays[term] += 1
+        played = yield Play(told.steps[term], (disclosure_prompt(term),), disclosure=term, watch=watch)
+        objection = _objection(played)
+        how = "could not be played"
+        if isinstance(played, Played) and played.whole:
+            how = "did not arrive"
+            told.has_heard(term)
+        told.take(played)
+        if objection is not None:
+            return "", objection
+        if term in told.heard:
+            return "", None
+    return f"the disclosure {term!r} {how} whole", None
 
 
 def _objection(result: Result) -> Objection | None:
@@ -273,7 +344,7 @@ def _out_of_place(
     return "a no is final, and one came before" if refused else ""
 
 
-def _ask(name: str, ask: Ask) -> Generator[Action, Result, tuple[str, Verdict]]:
+def _ask(name: str, ask: Ask, told: _Told) -> Generator[Action, Result, tuple[str, Verdict]]:
     """Put one question until it is answered or its patience is spent: the next step, and the verdict that chose it.
 
     Silence and answers that do not fit are counted apart, but together for the binding questions: twice unclear is a no (rule R1).
@@ -283,6 +354,7 @@ def _ask(name: str, ask: Ask) -> Generator[Action, Result, tuple[str, Verdict]]:
     prompts: tuple[str, ...] = (ask.prompt,)
     while True:
         result = yield Question(name, prompts, ask)
+        told.take(result)
         verdict = result.verdict if isinstance(result, Heard) else "unclear"
         match verdict:
             case "affirm":

@@ -59,11 +59,18 @@ class Wording:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Audio ready to be encoded: 16 kHz samples; *sha256* is over the samples' octets."""
+    """Audio ready to be encoded: 16 kHz samples; *sha256* is over the samples' octets, 16-bit little-endian."""
 
     wording: Wording
     samples: Pcm
     sha256: str
+    recorded: bool = False
+
+    @property
+    def voice(self) -> str:
+        """Who speaks: ``recording``, or the voice and its pace."""
+        wording = self.wording
+        return "recording" if self.recorded else f"espeak:{wording.voice} {wording.words_per_minute} wpm"
 
 
 class PromptStore:
@@ -100,14 +107,16 @@ class PromptStore:
     async def _load(self, wording: Wording) -> Prompt:
         recorded = self._recorded / wording.language / "audio" / f"{wording.prompt}.wav"
         cached = self._cache / f"{wording.key}.wav"
-        if recorded.exists():
+        is_recorded = recorded.exists()
+        if is_recorded:
             samples = await asyncio.to_thread(read_wav, recorded, PROMPT_RATE)
         elif cached.exists():
             samples = await asyncio.to_thread(read_wav, cached, PROMPT_RATE)
         else:
             samples = _finish(await self._voice.speak(wording))
             await asyncio.to_thread(_write_wav, cached, samples)
-        return Prompt(wording, samples, hashlib.sha256(samples.astype("<i2").tobytes()).hexdigest())
+        sha256 = hashlib.sha256(samples.astype("<i2").tobytes()).hexdigest()
+        return Prompt(wording, samples, sha256, is_recorded)
 
 
 class Voice:

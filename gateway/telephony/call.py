@@ -19,6 +19,7 @@ from gateway.telephony.media import Frames, MediaEngine, MediaStream
 from gateway.telephony.message import ALLOW, make_response
 from gateway.telephony.negotiation import Negotiation
 from gateway.telephony.outgoing import Outgoing
+from gateway.telephony.passage import Passage
 from gateway.telephony.recorder import Recording
 from gateway.telephony.report import MediaReport
 from gateway.telephony.rtp import DTMF_KEYS
@@ -77,9 +78,9 @@ class Call:
         self.stream.on_failure = self.hangup
         self.negotiation = Negotiation(self)
 
-    async def play(self, frames: Frames) -> int:
-        """Play *frames* to their end, until :meth:`stop_playing`, the next *play* or the end of the call; returns the
-        number of frames sent.
+    async def play(self, frames: Frames) -> Passage:
+        """Play *frames* to their end, until :meth:`stop_playing`, the next *play* or the end of the call; returns what was
+        sent of them.
 
         Raises CallOver when the call has ended before.
         """
@@ -215,7 +216,12 @@ class Call:
     async def _offer(self, *, hold: bool) -> bool:
         if self.ended.done():
             raise CallOver(self.ended.result().reason)
-        return await self.negotiation.offer(hold=hold)
+        if hold:
+            self.stream.hold(holding=True)
+        try:
+            return await self.negotiation.offer(hold=hold)
+        finally:
+            self.stream.hold(holding=self.negotiation.held)
 
     def _take_info(self, request: SipRequest) -> None:
         """A key in INFO: application/dtmf-relay with Signal=, or application/dtmf with the key alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 from gateway.telephony.reception import Reception
@@ -59,8 +60,12 @@ class Reporting:
             blocks = (reception.block(self._last_sr, max(0, delay) & 0xFFFFFFFF),)
         return make_report(Report(ssrc, blocks, ntp_time(now), timestamp, packets, octets), CNAME)
 
-    def take(self, data: bytes, now: float, ssrc: int) -> None:
-        """The far end's reports; *ssrc* is ours. Raises BadMessage."""
+    def take(
+        self, data: bytes, now: float, ssrc: int, on_block: Callable[[ReportBlock | None], None] = lambda _: None
+    ) -> None:
+        """The far end's reports; *ssrc* is ours. *on_block* is given what each says of us, None where that is nothing though
+        others did. Raises BadMessage.
+        """
         for packet in parse_rtcp(data):
             self.packets += 1
             if isinstance(packet, Goodbye):
@@ -77,6 +82,7 @@ class Reporting:
                     self.rtt_s = trip / 65536 if trip < 0x80000000 else 0.0
             if own is None and (packet.blocks or not self.reports):
                 continue  # of another stream, perhaps one that a relay made of ours; or it never reports on anybody
+            on_block(own)
             heard = own.highest if own is not None else self._heard_highest
             if heard != self._heard_highest:  # a lower one, too: it counts anew, so something came
                 self._heard_highest = heard

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from secrets import randbits
@@ -15,6 +15,8 @@ from gateway.telephony.crypto import Crypto, Protection
 from gateway.telephony.errors import BadMessage
 from gateway.telephony.keys import KeysIn, KeysOut
 from gateway.telephony.message import HostPort
+from gateway.telephony.passage import At, Passage, Passages
+from gateway.telephony.playing import Frames, Playing
 from gateway.telephony.playout import Playout
 from gateway.telephony.ports import PortPair
 from gateway.telephony.reception import Reception
@@ -25,7 +27,6 @@ from gateway.telephony.rtcp import is_rtcp
 from gateway.telephony.rtp import HEADER, parse_event, parse_rtp
 from gateway.telephony.sdp import UNSPECIFIED, MediaTerms
 
-Frames = Sequence[bytes]
 Tap = Callable[[bytes, bytes], None]
 """Is given each 20 ms frame of the caller and of what was sent to him, octets of the codec, as they go into the recording."""
 
@@ -44,15 +45,6 @@ _TICKS_MS = 20
 
 
 @dataclass(slots=True)
-class Playing:
-    """A prompt on its way: *cursor* frames of *frames* are sent. *done* is set with their number when it stops."""
-
-    frames: Frames
-    done: asyncio.Future[int]
-    cursor: int = 0
-
-
-@dataclass(slots=True)
 class Counters:
     """*foreign*: from an address that is not the far end's. *keys*: DTMF keys heard."""
 
@@ -67,9 +59,9 @@ class MediaStream:
     """One call's RTP. *timeout_s* without a packet ends the call, when the far end is meant to send; 0 never does."""
 
     __slots__ = (
-        "_checked", "_heard", "_held", "_keys_in", "_keys_out", "_latched", "_others", "_payload_type", "_playing",
-        "_playout", "_protection", "_receive", "_received_before", "_room", "_second", "_send_to", "_sequence", "_silence",
-        "_source", "_ssrc", "_timeout_frames", "_timestamp", "_wall", "counters", "first_packet_frame", "frames_in",
+        "_checked", "_heard", "_held", "_holding", "_keys_in", "_keys_out", "_latched", "_others", "_passages", "_payload_type",
+        "_playing", "_playout", "_protection", "_receive", "_received_before", "_room", "_second", "_send_to", "_sequence",
+        "_silence", "_source", "_ssrc", "_timeout_frames", "_timestamp", "_wall", "counters", "first_packet_frame", "frames_in",
         "last_packet_frame", "on_failure", "on_key", "ports", "reception", "recorder", "reporting", "tap", "terms",
     )  # fmt: skip
 
@@ -101,6 +93,9 @@ class MediaStream:
         self._playing: Playing | None = None
         self._keys_out, self._keys_in = KeysOut(), KeysIn()
         self._sequence, self._timestamp, self._ssrc = randbits(16), randbits(32), randbits(32)
+        """The sequence number of the last packet, extended: its lower 16 bits are sent."""
+        self._passages = Passages(self._sequence)
+        self._holding = False
         self._source: HostPort | None = None
         self._latched = False
         self._second = terms.payload_type | _MARKER
@@ -137,6 +132,7 @@ class MediaStream:
         """Go on under *terms*; where they move the far end, its address is to be learnt anew."""
         if terms.remote != self.terms.remote:
             self._source, self._latched = None, False
+            self._passages.counts_anew(self._sequence)
         if self._protection is not None and terms.crypto is not None and terms.crypto != self._protection.theirs:
             self._protection.rekey(terms.crypto)
         if self.terms.silent or self.terms.on_hold:
@@ -144,27 +140,37 @@ class MediaStream:
         self.reporting.hears_again()
         self.terms = terms
         self._held, self._payload_type = terms.on_hold, terms.payload_type
+        self._note_hold()
 
-    def play(self, frames: Frames) -> asyncio.Future[int]:
-        """Play *frames*, instead of what plays now. The future gives the number of frames sent."""
+    def hold(self, *, holding: bool) -> None:
+        """We hold the far end, or do not any more. It is still sent what plays, which counts as played on hold."""
+        self._holding = holding
+        self._note_hold()
+
+    def play(self, frames: Frames) -> asyncio.Future[Passage]:
+        """Play *frames*, instead of what plays now. The future gives what was sent of them, when that has stopped."""
         self.stop_playing()
-        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Passage] = asyncio.get_running_loop().create_future()
+        passage = self._passages.begin(self._ssrc, len(frames))
         if frames:
-            self._playing = Playing(frames, done)
+            self._playing = Playing(frames, passage, done)
+            self._note_hold()
         else:
-            done.set_result(0)
+            done.set_result(passage)
         return done
 
     def stop_playing(self) -> None:
         playing, self._playing = self._playing, None
-        if playing is not None and not playing.done.done():
-            playing.done.set_result(playing.cursor)
+        if playing is not None:
+            playing.stop(self.frames_in, self._last)
 
     def send_keys(self, keys: str) -> None:
         """Send *keys* as RFC 4733 events, 100 ms each; they replace audio while they last. Raises ValueError for no key."""
         if self.terms.event_type is None:
             raise BadMessage("the far end takes no telephone-events")
         self._keys_out.add(keys)
+        if self._playing is not None:
+            self._playing.pause(self._last)
 
     def take_key(self, key: str) -> None:
         """The far end pressed *key*, whichever way it says so."""
@@ -308,7 +314,7 @@ class MediaStream:
     def _take_report(self, data: bytes) -> None:
         if self._protection is not None:
             data = self._protection.unprotect_rtcp(data)
-        self.reporting.take(data, self._wall(), self._ssrc)
+        self.reporting.take(data, self._wall(), self._ssrc, lambda block: self._passages.take(block, self._sequence))
 
     def _check(self) -> None:
         """Once a second: reports, and whether both sides still hear each other."""
@@ -366,10 +372,11 @@ class MediaStream:
         cursor = playing.cursor
         payload = playing.frames[cursor]
         if not self._send(second, payload, timestamp):
+            playing.pause((self._sequence - 1, (timestamp - FRAME) & 0xFFFFFFFF))
             return self._silence
         cursor += 1
         playing.cursor = cursor
-        if cursor == len(playing.frames):
+        if cursor == playing.mark and playing.noted((self._sequence, timestamp)):
             self.stop_playing()
         return payload
 
@@ -385,8 +392,8 @@ class MediaStream:
 
     def _send(self, second: int, payload: bytes, timestamp: int) -> bool:
         """Whether the packet left; *second* is its second octet, payload type and marker."""
-        sequence = self._sequence = (self._sequence + 1) & 0xFFFF
-        packet = _pack(0x80, second, sequence, timestamp, self._ssrc) + payload
+        sequence = self._sequence = self._sequence + 1
+        packet = _pack(0x80, second, sequence & 0xFFFF, timestamp, self._ssrc) + payload
         target = self._source
         if target is None:
             target = self.terms.remote
@@ -401,6 +408,16 @@ class MediaStream:
             return False
         self.counters.sent += 1
         return True
+
+    @property
+    def _last(self) -> At:
+        """Our last packet."""
+        return self._sequence, (self._timestamp - FRAME) & 0xFFFFFFFF
+
+    def _note_hold(self) -> None:
+        self._passages.hold(self._sequence, held=self._held)
+        if self._playing is not None:
+            self._playing.hold(self.frames_in, self._last, held=self._held or self._holding, silent=self._held)
 
     def _may_speak(self, source: HostPort) -> bool:
         """Only the signalled address is heard; behind NAT the first other source, once, while the signalled one is silent."""

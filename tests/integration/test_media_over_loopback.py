@@ -241,7 +241,7 @@ class TestHold:
         await until(lambda: len(near.heard) > heard + 30 * FRAME)
         assert not playing.done()
         assert await asyncio.wait_for(near.call.resume(), LIMIT_S)
-        assert 10 == await asyncio.wait_for(playing, LIMIT_S)
+        assert 10 == (await asyncio.wait_for(playing, LIMIT_S)).sent
         await crosses(far, near, prompt)
 
 

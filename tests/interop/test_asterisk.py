@@ -40,7 +40,7 @@ class TestTrunkOut:
         async def attempt(number: int) -> list[int]:
             said = noise(2.0, number)
             call = await soon(gateway.dial(RECORD))
-            assert 100 == await soon(call.play(frames(said)))
+            assert 100 == (await soon(call.play(frames(said)))).sent
             await until(lambda: len(asterisk.recording()) >= len(said) + HALF_A_SECOND, "the recording")
             call.hangup("done")
             return [differing(said, decoder("PCMA").decode(asterisk.take_recording()))]

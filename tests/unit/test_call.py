@@ -77,7 +77,7 @@ class TestEnding:
         playing = asyncio.create_task(party.call.play((b"a" * 160,) * 100))
         await party.settle()
         party.send("BYE")
-        assert 0 == await asyncio.wait_for(playing, 10)
+        assert 0 == (await asyncio.wait_for(playing, 10)).sent
         with pytest.raises(CallOver, match="hung up"):
             await party.call.play((b"a" * 160,))
 

@@ -201,7 +201,7 @@ class TestWatch:
         playing = line.stream.play([b"\x60" * 160] * 10)
         line.speak(*sounds(4))
         ears.opened[0].end()
-        assert (4, objection) == (playing.result(), watch.objection)
+        assert (4, objection) == (playing.result().sent, watch.objection)
 
     @pytest.mark.parametrize("remark", ["affirm", "unclear", "noinput", "repeat", "agent"])
     async def test_anything_else_does_not(self, line: Line, ears: Ears, remark: Verdict) -> None:

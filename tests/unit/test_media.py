@@ -133,7 +133,7 @@ class TestOpeningAndClosing:
         playing = stream.play((b"a" * 160,) * 10)
         house.tick(3)
         await house.engine.close(stream)
-        assert 3 == playing.result()
+        assert 3 == playing.result().sent
 
     async def test_a_closed_call_is_not_ticked_any_more(self, house: House) -> None:
         (first, far), _ = house.open(), house.open()

@@ -43,17 +43,17 @@ class TestSending:
         done = line.stream.play((b"a" * 160, b"b" * 160))
         line.tick(3)
         assert [b"a", b"b", b"\xd5"] == [p.payload[:1] for p in line.far.heard()]
-        assert 2 == await done
+        assert 2 == (await done).sent
 
     async def test_a_new_prompt_replaces_the_running_one(self, line: Line) -> None:
         first = line.stream.play((b"a" * 160,) * 10)
         line.tick(2)
         second = line.stream.play((b"b" * 160,))
         line.tick(1)
-        assert (2, 1) == (await first, await second)
+        assert (2, 1) == ((await first).sent, (await second).sent)
 
     async def test_an_empty_prompt_is_over_at_once(self, line: Line) -> None:
-        assert 0 == await asyncio.wait_for(line.stream.play(()), 1)
+        assert 0 == (await asyncio.wait_for(line.stream.play(()), 1)).sent
 
     @pytest.mark.parametrize("direction", ["sendonly", "inactive"])
     async def test_a_held_call_hears_silence_and_its_prompt_waits(self, line: Line, direction: str) -> None:
@@ -64,7 +64,7 @@ class TestSending:
         line.change(direction="sendrecv")
         line.tick()
         assert [b"a"] == [p.payload[:1] for p in line.far.heard()]
-        assert 1 == await done
+        assert 1 == (await done).sent
 
     def test_nothing_is_sent_to_the_unspecified_address(self, line: Line) -> None:
         """The old way to hold (RFC 3264 §8.4)."""
@@ -85,7 +85,7 @@ class TestSending:
         assert not done.done()
         line.change(remote=line.far.address)
         line.tick()
-        assert 1 == await done
+        assert 1 == (await done).sent
 
 
 class TestSendingKeys:
