@@ -150,6 +150,7 @@ class Gateway:
             self.engine, offered, self._dial, keys,
             (lambda headers, body: verify(key, headers, body, time.time())) if key else None,
             region=settings.sip.default_region, unready=lambda: _unready(board),
+            rates=(settings.api.rate, settings.api.burst), now=utc_now,
         )  # fmt: skip
         runner = web.AppRunner(api.application(), access_log=None)
         await runner.setup()

@@ -14,6 +14,7 @@ from uuid import uuid4
 import aiohttp
 import pytest
 from aiohttp import web
+from histories import good_call, happen
 from yarl import URL
 
 from gateway.consent import events as ev
@@ -22,6 +23,7 @@ from gateway.consent.record import Record
 from gateway.demo.orders import sample_order
 from gateway.dialplan.model import load_dialplans
 from gateway.engine import Engine
+from gateway.ledger.sealing import Keyring
 from gateway.provisioning.signature import headers as signed_headers
 from gateway.provisioning.signature import verify
 from gateway.resources import data_folder
@@ -58,7 +60,8 @@ class Server:
         self, method: str, path: str, body: Any = None, *, key: str | None = KEYS["billing"], **rest: Any
     ) -> Reply:
         """The status and the JSON of the answer. *body*: octets as they are, else as JSON."""
-        headers = rest.pop("headers", {}) | ({"Authorization": f"Bearer {key}"} if key else {})
+        kind = {"Content-Type": "application/json"} if body is not None else {}
+        headers = kind | rest.pop("headers", {}) | ({"Authorization": f"Bearer {key}"} if key else {})
         data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
         async with self.session.request(method, self.url + path, data=data, headers=headers, **rest) as answer:
             text = await answer.text()
@@ -73,10 +76,8 @@ class Server:
 
     async def challenge(self, order_id: str) -> str:
         """Let the consent be spoken; the code that was sent."""
-        await self.engine.append(order_id, ev.CallStarted(call_id="c", gateway="g1", direction="inbound"))
         record = await self.engine.record(order_id)
-        record = await self.engine.append(order_id, ev.ConsentSpoken(call_id="c", order_hash=record.order_hash))
-        return self.engine.code(record)
+        return self.engine.code(await happen(self.engine, record, good_call(record)))
 
     async def sms(self, message: Any, *, key: bytes = SMS_KEY, age_s: int = 0, **rest: Any) -> Reply:
         """Forward a message as the aggregator would; a signature that is *age_s* seconds old."""
@@ -90,11 +91,13 @@ class Server:
 async def server(database: Database) -> AsyncIterator[Server]:
     async with aiohttp.ClientSession() as session:
         made = Server(None, session)  # type: ignore[arg-type] - it needs the server's clock
-        made.engine = Engine(database, policy=Policy(), secret=b"s" * 32, gateway="g1", now=made.now)
+        made.engine = Engine(
+            database, policy=Policy(), secret=b"s" * 32, keyring=Keyring(b"k" * 32), gateway="g1", now=made.now
+        )
         keys = {hashlib.sha256(key.encode()).digest(): tenant for tenant, key in KEYS.items()}
         api = Api(
             made.engine, Offered(PLANS | {"korean-only": KOREAN_ONLY}, frozenset({"ko", "en"})), made.dial, keys,
-            lambda headers, body: verify(SMS_KEY, headers, body, made.time.timestamp()),
+            lambda headers, body: verify(SMS_KEY, headers, body, made.time.timestamp()), now=made.now,
         )  # fmt: skip
         runner = web.AppRunner(api.application(), access_log=None)
         await runner.setup()

@@ -107,3 +107,6 @@ WHERE b.tenant = $1 AND ($2::bigint IS NULL OR b.entry_id < $2) AND ($3 OR (b.ac
     SELECT FROM consent.do_not_call l WHERE l.number = b.number AND l.tenant = b.tenant AND l.entry_id > b.entry_id
 )))
 ORDER BY b.entry_id DESC LIMIT $4;
+
+-- name: tenant_of_order
+SELECT tenant FROM consent.orders WHERE order_id = $1;
