@@ -16,7 +16,7 @@ import asyncpg
 import typer
 from rich.table import Table
 
-from gateway import cli_bench, cli_doctor, cli_models, cli_speech, runtime
+from gateway import cli_bench, cli_doctor, cli_keys, cli_models, cli_speech, runtime
 from gateway.app import Gateway
 from gateway.checks import all_faults, database_faults, static_faults
 from gateway.cli_common import FAULT, AsJson, Config, complain, err, fail, out, print_rows, settings_of, with_engine
@@ -46,7 +46,7 @@ deliveries_app = typer.Typer(no_args_is_help=True, help="Webhooks to billing sys
 dialplan_app = typer.Typer(no_args_is_help=True, help="Call scripts.")
 for name, sub in (
     ("record", record_app), ("deliveries", deliveries_app), ("dialplan", dialplan_app), ("models", cli_models.app),
-    ("bench", cli_bench.app), ("speech", cli_speech.app),
+    ("bench", cli_bench.app), ("speech", cli_speech.app), ("keys", cli_keys.app),
 ):  # fmt: skip
     app.add_typer(sub, name=name)
 app.command("doctor")(cli_doctor.doctor)
