@@ -101,6 +101,40 @@ class TestTheirs:
             reporting.take(b"\0\0\0\0", NOW, OURS)
 
 
+class TestOnBlock:
+    """What each report says of us is handed on, as it comes."""
+
+    def told(self, reporting: Reporting, *packets: bytes) -> list[ReportBlock | None]:
+        found: list[ReportBlock | None] = []
+        for data in packets:
+            reporting.take(data, NOW, OURS, found.append)
+        return found
+
+    def test_every_block_about_us_and_none_about_others(self, reporting: Reporting) -> None:
+        first = make_report(Report(THEIRS, (heard(5, ssrc=99), heard(6))), "far")
+        other = make_report(Report(THEIRS, (heard(7, ssrc=99),)), "far")
+        assert [heard(6), heard(8)] == self.told(
+            reporting, first, other, make_report(Report(THEIRS, (heard(8),), 1), "far")
+        )
+
+    def test_of_several_in_one_packet_each(self, reporting: Reporting) -> None:
+        both = make_report(Report(THEIRS, (heard(5),)), "far") + make_report(Report(THEIRS, (heard(6),)), "far")
+        assert [heard(5), heard(6)] == self.told(reporting, both)
+
+    def test_that_we_are_named_no_more_is_told_too(self, reporting: Reporting) -> None:
+        empty = make_report(Report(THEIRS, ()), "far")
+        assert [heard(5), None] == self.told(reporting, make_report(Report(THEIRS, (heard(5),)), "far"), empty)
+
+    def test_that_we_never_were_is_not(self, reporting: Reporting) -> None:
+        assert [] == self.told(reporting, make_report(Report(THEIRS, ()), "far"), make_goodbye(THEIRS, "far"))
+
+    def test_what_stands_before_garbage_is_read(self, reporting: Reporting) -> None:
+        found: list[ReportBlock | None] = []
+        with pytest.raises(BadMessage, match="RTCP packet"):
+            reporting.take(make_report(Report(THEIRS, (heard(5),)), "far") + b"\0" * 4, NOW, OURS, found.append)
+        assert [heard(5)] == found
+
+
 class TestRoundTrip:
     """§6.4.1: now - LSR - DLSR."""
 
