@@ -5,6 +5,7 @@ TelephonyError
 ├── NoCommonCodec     an offer without a codec that we speak (answered 488)
 ├── CallFailed        an outgoing call that was not answered; carries the SIP status
 ├── CallOver          the call ended while something was wanted of it
+├── BadRecording      a recording that does not open: changed, torn, of another key, or none at all
 └── TransportFailed   the socket could not be bound
 """
 
@@ -43,6 +44,10 @@ class CallFailed(TelephonyError):
 
 class CallOver(TelephonyError):
     """The call has ended."""
+
+
+class BadRecording(TelephonyError):
+    """A recording that cannot be read; the message names the first second that is not right."""
 
 
 class TransportFailed(TelephonyError):

@@ -14,10 +14,11 @@ import structlog
 
 from gateway.telephony.clock import MediaClock
 from gateway.telephony.crypto import Protection
+from gateway.telephony.playing import Frames
 from gateway.telephony.ports import PortPair, PortRange
 from gateway.telephony.recorder import Recording, RecordingOffice
 from gateway.telephony.sdp import MediaTerms
-from gateway.telephony.stream import Frames, MediaStream, Tap
+from gateway.telephony.stream import MediaStream, Tap
 
 __all__ = ["Frames", "MediaEngine", "MediaStream", "PortPair", "Tap"]
 
@@ -36,6 +37,8 @@ class MediaEngine:
         self._streams: dict[int, MediaStream] = {}
         self._readers: dict[int, Callable[[], None]] = {}
         self._owners: dict[int, MediaStream] = {}
+        self._unrecorded: dict[int, str] = {}
+        """Why a call that is still up is recorded no longer, by its port."""
         self._ticking: tuple[MediaStream, ...] = ()
         self._refused = {"malformed": 0, "foreign": 0}
         self._epoll = select.epoll()
@@ -79,7 +82,7 @@ class MediaEngine:
         ports.drain()
         recorder = self.office.open(call_id, terms.codec)
         stream = MediaStream(ports, terms, recorder, wall=time.time, protection=protection, timeout_s=self._timeout_s)
-        recorder.on_failure = stream.recording_failed
+        recorder.on_failure = lambda reason: self._recording_failed(stream, reason)
         self._streams[ports.number] = stream
         self._ticking = tuple(self._streams.values())
         for sock, read in ((ports.rtp, stream.receive), (ports.rtcp, stream.receive_report)):
@@ -88,7 +91,7 @@ class MediaEngine:
         return stream
 
     async def close(self, stream: MediaStream) -> Recording | None:
-        """End the stream and finish its recording. Raises OSError when that cannot be written."""
+        """End the stream and finish its recording. Raises OSError when that cannot be written, or could not while it ran."""
         stream.stop_playing()
         if self._streams.pop(stream.ports.number, None) is None:
             return None
@@ -100,8 +103,16 @@ class MediaEngine:
             self._epoll.unregister(sock.fileno())
             del self._readers[sock.fileno()], self._owners[sock.fileno()]
         self.release(stream.ports)
+        unrecorded = self._unrecorded.pop(stream.ports.number, None)
+        if unrecorded is not None:
+            raise OSError(unrecorded)
         recorder, stream.recorder = stream.recorder, None
         return await recorder.finish() if recorder is not None else None
+
+    def _recording_failed(self, stream: MediaStream, reason: str) -> None:
+        if stream.ports.number in self._streams:
+            self._unrecorded[stream.ports.number] = reason
+        stream.recording_failed(reason)
 
     def _tick(self) -> None:
         poll, readers = self._epoll.poll, self._readers

@@ -1,158 +1,171 @@
-"""The recording process: writes every call of a gateway as WAV, so that no disk and no codec ever holds up the media clock.
+"""The recording process: writes and seals every call of a gateway, so that no disk and no cipher ever holds up the media clock.
 
-``python -m gateway.telephony.scribe`` on a stream socket as stdin. Caller left, gateway right, 16 bit, at the codec's own rate;
-the header is kept true as the file grows, so that a crash leaves a playable part.
+``python -m gateway.telephony.scribe`` on a stream socket as stdin. Caller left, gateway right, 16 bit, at the codec's own rate.
+What it writes is on the disk after :data:`SYNC_S` at most, as long as the disk keeps up; a finished recording at once.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
+import resource
 import signal
 import socket
-import struct
 import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from gateway.audio.codec import CLOCK_RATE, SAMPLE_RATE, Codec, Decoder, decoder
-from gateway.audio.g711 import Samples
-from gateway.telephony.recording_wire import Kind, Message, Reader, pack, unpack_audio
+from gateway.audio.codec import CLOCK_RATE, SAMPLE_RATE, Decoder, decoder
+from gateway.telephony.errors import BadRecording
+from gateway.telephony.recording_format import CHANNELS, Mark
+from gateway.telephony.recording_wire import Done, Kind, Message, Opening, Reader, pack, pack_marks, unpack_audio
+from gateway.telephony.vault import Writer
 
-CHANNELS, WIDTH = 2, 2
-SPEECH_LSB = 500
-"""A block of 20 ms whose loudest sample is above this counts as sound."""
+SYNC_S = 5.0
+FINISHERS = 4
+"""Threads that wait for the disk at the end of recordings."""
 
-_HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 _RECEIVE_OCTETS = 1 << 18
+_NO_CORE = 1
+"""A core would hold keys. At a limit of 0 the kernel still writes one where it goes to a pipe; at 1 octet never (core(5))."""
 
 
 @dataclass(slots=True)
-class Wav:
-    """A recording that grows, in a part file."""
+class Track:
+    """One recording that runs: decodes both sides and has them written."""
 
-    part: Path
-    codec: Codec
-    frames: int = 0
-    """Samples of each side so far."""
-    sound_ms: list[int] = field(default_factory=lambda: [0, 0])
+    opening: Opening
+    writer: Writer = field(init=False)
     _decoders: tuple[Decoder, Decoder] = field(init=False)
-    _fd: int = field(init=False)
+    _rate: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self._decoders = decoder(self.codec), decoder(self.codec)
-        self._fd = os.open(
-            self.part, os.O_RDWR | os.O_CLOEXEC
-        )  # the gateway made it: a finished one is not begun again
-        size = os.fstat(self._fd).st_size
-        if size > _HEADER.size:  # a recording process before us wrote this much
-            self.frames = (size - _HEADER.size) // (CHANNELS * WIDTH)
-            written = np.fromfile(self.part, "<i2", self.frames * CHANNELS, offset=_HEADER.size).reshape(-1, CHANNELS)
-            self._listen(written[:, 0], written[:, 1])
-        self._write_header()
+        opening = self.opening
+        self._rate = SAMPLE_RATE[opening.codec]
+        self._decoders = decoder(opening.codec), decoder(opening.codec)
+        self.writer = Writer(
+            opening.path, opening.key, opening.call_id, self._rate,
+            frames=opening.frames, blocks=opening.blocks, sound_ms=opening.sound_ms,
+        )  # fmt: skip
 
-    def put(self, offset: int, left: bytes, right: bytes) -> None:
-        """One stretch of both sides, equally long, *offset* octets of the codec after the beginning; it may have been put
-        before. Raises OSError.
+    def put(self, offset: int, left: bytes, right: bytes) -> tuple[Mark, ...]:
+        """One stretch of both sides, equally long, *offset* octets of the codec after the beginning; returns the blocks that it
+        completes. Raises OSError.
         """
+        start = offset * (self._rate // CLOCK_RATE)
+        if start != self.writer.frames:
+            raise BadRecording(f"sample {self.writer.frames} was to be written, and {start} came")
         heard, sent = self._decoders[0].decode(left), self._decoders[1].decode(right)
-        pair = np.empty((heard.size, CHANNELS), "<i2")
-        pair[:, 0], pair[:, 1] = heard, sent
-        octets = pair.tobytes()
-        start = offset * (SAMPLE_RATE[self.codec] // CLOCK_RATE)
-        at = _HEADER.size + start * CHANNELS * WIDTH
-        while octets:
-            written = os.pwrite(self._fd, octets, at)
-            octets, at = octets[written:], at + written
-        if start >= self.frames:
-            self._listen(heard, sent)
-        self.frames = max(self.frames, start + heard.size)
-        self._write_header()
+        pairs = np.empty((heard.size, CHANNELS), "<i2")
+        pairs[:, 0], pairs[:, 1] = heard, sent
+        return self.writer.put(pairs.tobytes())
 
-    def finish(self) -> str:
-        """Close the file; returns its hash, by which the gateway names it. Raises OSError."""
-        try:
-            with os.fdopen(os.dup(self._fd), "rb") as file:
-                file.seek(0)
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        finally:
-            os.close(self._fd)
-        return sha256
+    def finish(self) -> Done:
+        """Raises OSError."""
+        sha256, marks = self.writer.finish()
+        return Done(bytes.fromhex(sha256), self.writer.frames, self.writer.sound_ms, marks)
 
-    def abandon(self) -> None:
-        """Close what could not be written on; the part file stays for whoever wants to see how far it came."""
-        with contextlib.suppress(OSError):
-            os.close(self._fd)
-
-    def _listen(self, heard: Samples, sent: Samples) -> None:
-        """Count the sound in a stretch of both sides."""
-        block = SAMPLE_RATE[self.codec] // 50
-        for side, samples in enumerate((heard, sent)):
-            blocks = np.abs(samples[: samples.size // block * block].astype(np.int32)).reshape(-1, block).max(axis=1)
-            self.sound_ms[side] += 20 * int((blocks > SPEECH_LSB).sum())
-
-    def _write_header(self) -> None:
-        os.pwrite(self._fd, header(self.frames, SAMPLE_RATE[self.codec]), 0)
-
-
-def header(frames: int, rate: int) -> bytes:
-    """The 44 octets before *frames* samples of each side at *rate*."""
-    size = frames * CHANNELS * WIDTH
-    return _HEADER.pack(
-        b"RIFF", 36 + size, b"WAVE", b"fmt ", 16, 1, CHANNELS, rate, rate * CHANNELS * WIDTH,
-        CHANNELS * WIDTH, 8 * WIDTH, b"data", size,
-    )  # fmt: skip
+    def discard(self) -> None:
+        self.writer.close()
+        self.writer.path.unlink()
 
 
 class Scribe:
-    """Takes the messages of one gateway and answers each."""
+    """Takes the messages of one gateway; *answer* is given what is to be told, from several threads."""
 
-    def __init__(self) -> None:
-        self._open: dict[int, Wav] = {}
+    def __init__(self, answer: Callable[[bytes], None]) -> None:
+        self._answer = answer
+        self._open: dict[int, Track] = {}
+        self._finishers = ThreadPoolExecutor(FINISHERS, "finish")
+        self._stopped = threading.Event()
+        self._syncer = threading.Thread(target=self._sync, name="sync")
+        self._syncer.start()
 
     def take(self, message: Message) -> bytes:
-        """The answer to *message*: DONE, WRITTEN so far, or FAILED in words."""
+        """The answer to *message*: WRITTEN so far, or FAILED in words. That to FINISH comes later."""
         number = message.number
+        marks: tuple[Mark, ...] = ()
         try:
             match message.kind:
                 case Kind.OPEN:
-                    codec, _, path = message.body.decode().partition(" ")
-                    self._open[number] = Wav(Path(path), codec)  # type: ignore[arg-type]
+                    self._open[number] = Track(Opening.parse(message.body))
                 case Kind.AUDIO if number in self._open:
-                    self._open[number].put(*unpack_audio(message.body))
+                    marks = self._open[number].put(*unpack_audio(message.body))
                 case Kind.FINISH if number in self._open:
-                    wav = self._open.pop(number)
-                    sha256 = wav.finish()
-                    heard, sent = wav.sound_ms
-                    return pack(Kind.DONE, number, f"{sha256} {wav.frames} {heard} {sent}".encode())
+                    self._finishers.submit(self._finish, number, self._open.pop(number))
+                    return b""
                 case Kind.DISCARD if number in self._open:
-                    wav = self._open.pop(number)
-                    wav.abandon()
-                    wav.part.unlink()
+                    self._open.pop(number).discard()
+                case Kind.ABANDON:
+                    self._close(number)
+                    return b""
         except Exception as error:  # noqa: BLE001 - what is wrong with one recording is none of the others' business
-            broken = self._open.pop(number, None)
-            if broken is not None:
-                broken.abandon()
-            return pack(Kind.FAILED, number, ((isinstance(error, OSError) and error.strerror) or repr(error)).encode())
-        return pack(Kind.WRITTEN, number, b"")
+            self._close(number)
+            return _failed(number, error)
+        return pack(Kind.WRITTEN, number, pack_marks(marks))
+
+    def stop(self) -> None:
+        """Finish what is to be finished, and have the rest on the disk as it is."""
+        self._finishers.shutdown()
+        self._stopped.set()
+        self._syncer.join()
+        for number, track in tuple(self._open.items()):
+            with contextlib.suppress(OSError):  # the gateway is gone: whoever salvages it finds out
+                track.writer.sync()
+            self._close(number)
+
+    def _close(self, number: int) -> None:
+        """The file stays for whoever wants to see how far it came."""
+        track = self._open.pop(number, None)
+        if track is not None:
+            track.writer.close()
+
+    def _finish(self, number: int, track: Track) -> None:
+        try:
+            done = pack(Kind.DONE, number, track.finish().pack())
+        except Exception as error:  # noqa: BLE001 - as above
+            done = _failed(number, error)
+        self._answer(done)
+
+    def _sync(self) -> None:
+        while not self._stopped.wait(SYNC_S):
+            for track in tuple(self._open.values()):
+                with contextlib.suppress(OSError):  # the next that is written to it tells
+                    track.writer.sync()
+
+
+def _failed(number: int, error: Exception) -> bytes:
+    """In words that hold nothing of what was recorded, nor of its key."""
+    reason = error.strerror if isinstance(error, OSError) else None
+    return pack(Kind.FAILED, number, (reason or f"{type(error).__name__}: {error}").encode())
 
 
 def main() -> None:
     """Serve until the gateway closes its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the gateway's to handle: it finishes its recordings first
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    scribe, reader = Scribe(), Reader()
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    limit = _NO_CORE if most == resource.RLIM_INFINITY else min(_NO_CORE, most)
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
+    sending = threading.Lock()
     with socket.socket(fileno=os.dup(sys.stdin.fileno())) as peer:
-        while data := peer.recv(_RECEIVE_OCTETS):
-            answers = b"".join(scribe.take(message) for message in reader.feed(data))
-            if answers:
-                with contextlib.suppress(
-                    BrokenPipeError, ConnectionResetError
-                ):  # the gateway is gone: what it sent is written
-                    peer.sendall(answers)
+
+        def answer(octets: bytes) -> None:
+            with sending, contextlib.suppress(BrokenPipeError, ConnectionResetError):  # gone: what it sent is written
+                peer.sendall(octets)
+
+        scribe, reader = Scribe(answer), Reader()
+        try:
+            while data := peer.recv(_RECEIVE_OCTETS):
+                answers = b"".join(scribe.take(message) for message in reader.feed(data))
+                if answers:
+                    answer(answers)
+        finally:
+            scribe.stop()
 
 
 if __name__ == "__main__":

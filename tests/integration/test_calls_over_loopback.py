@@ -7,6 +7,7 @@ import itertools
 import time
 import wave
 from collections.abc import AsyncIterator, Awaitable, Callable
+from io import BytesIO
 from pathlib import Path
 from socket import AF_INET, SOCK_DGRAM, SOCK_NONBLOCK, socket
 from typing import TypeVar
@@ -26,10 +27,12 @@ from gateway.telephony.invitation import Invitation
 from gateway.telephony.lines import Line, keep_registered
 from gateway.telephony.media import MediaEngine
 from gateway.telephony.message import HostPort, make_response, new_branch, new_tag
+from gateway.telephony.recorder import Recording
 from gateway.telephony.registrar import Registrar
 from gateway.telephony.routing import Peer as Trunk
 from gateway.telephony.rtp import HEADER
 from gateway.telephony.transport import Hop
+from gateway.telephony.vault import read_recording
 
 LIMIT_S = 5.0
 """The longest that any single wait may take; each ends when what it waits for comes."""
@@ -280,9 +283,9 @@ def noise(seconds: float, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(-20000, 20000, int(8000 * seconds)).astype(np.int16)
 
 
-def recorded(path: Path) -> tuple[bytes, bytes]:
+def recorded(recording: Recording) -> tuple[bytes, bytes]:
     """Both channels as octets of little-endian samples: caller, gateway."""
-    with wave.open(str(path), "rb") as file:
+    with wave.open(BytesIO(read_recording(recording.path, recording.key)), "rb") as file:
         both = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
     return both[:, 0].tobytes(), both[:, 1].tobytes()
 
@@ -307,7 +310,7 @@ class TestMedia:
         assert mine is not None
         assert yours is not None
         for recording, heard, spoken in ((mine, replied, said), (yours, said, replied)):
-            left, right = recorded(recording.path)
+            left, right = recorded(recording)
             assert decode(heard, "PCMA").tobytes() in left
             assert decode(spoken, "PCMA").tobytes() in right
 

@@ -8,6 +8,7 @@ import json
 import wave
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from gateway.switchboard import Switchboard, open_switchboard
 from gateway.telephony.call import Call
 from gateway.telephony.invitation import Invitation
 from gateway.telephony.lines import Line
+from gateway.telephony.vault import read_recording
 
 LIMIT_S = 30.0
 """The longest that any single wait may take; each ends when what it waits for comes."""
@@ -221,7 +223,7 @@ async def recorded(call: Call) -> tuple[Samples, Samples]:
     codec = call.stream.terms.codec
     recording = await call.close()
     assert recording is not None
-    with wave.open(str(recording.path), "rb") as file:
+    with wave.open(BytesIO(read_recording(recording.path, recording.key)), "rb") as file:
         assert SAMPLE_RATE[codec] == file.getframerate()
         both = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
     return both[:, 0], both[:, 1]

@@ -6,6 +6,7 @@ import asyncio
 import wave
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from gateway.ears import WATCH_FRAMES, Tap, Watch
 from gateway.speech.errors import DecoderLost
 from gateway.speech.listener import Hearing
 from gateway.telephony.recorder import RecordingOffice
+from gateway.telephony.vault import read_recording
 
 SILENCE = b"\xd5" * FRAME
 
@@ -104,7 +106,8 @@ class TestTap:
         line.stream.play(frames(sounds(20, 0x60)))
         line.speak(*sounds(20, 0x30))
         line.close()
-        with wave.open(str((await recorder.finish()).path)) as file:
+        recording = await recorder.finish()
+        with wave.open(BytesIO(read_recording(recording.path, recording.key))) as file:
             recorded = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
         office.stop()
         assert 140 == tap.opened_ms

@@ -149,7 +149,7 @@ class TestOpeningAndClosing:
         assert 2 == len(far.heard())
 
     async def test_when_the_recording_cannot_be_begun_there_is_no_call(self, house: House, tmp_path: Path) -> None:
-        (tmp_path / "call-0.part.wav").touch()
+        (tmp_path / "call-0.rec").touch()
         ports = house.engine.reserve(HOST)
         with pytest.raises(FileExistsError):
             house.engine.open(ports, MediaTerms("PCMA", 8, None, (HOST, 4000)), "call-0")
