@@ -163,7 +163,7 @@ def _reduce(record: Record, entry: ev.Entry) -> Step:
             return _denied(record, event)
         case ev.RecordingKept() if record.state == "spoken" and event.call_id == record.call_id:
             return _recorded(record, entry, event)
-        case ev.RecordingFailed() if record.state == "spoken" and event.call_id == record.call_id:
+        case ev.RecordingFailed() if record.state in ("spoken", "challenged") and event.call_id == record.call_id:
             return replace(record, state="failed", reason=f"the call could not be recorded: {event.reason}"), ()
         case ev.CallEnded() if event.call_id == record.call_id:
             return _call_ended(record, event)
@@ -182,7 +182,7 @@ def _reduce(record: Record, entry: ev.Entry) -> Step:
         case ev.HoldPlaced() | ev.HoldReleased():
             return replace(record, held=isinstance(event, ev.HoldPlaced)), ()
         case ev.RecordErased() if not record.held:
-            return replace(record, erased=True), ()
+            return _erased(record, event), ()
         case _:
             return _billing(record, event)
 
@@ -210,6 +210,12 @@ def replay(entries: Iterable[ev.Entry]) -> Record:
     if record is None:
         raise ConsentError("a record without events")
     return record
+
+
+def _erased(record: Record, event: ev.RecordErased) -> Record:
+    """Who is forgotten is asked nothing more."""
+    record = replace(record, erased=True)
+    return replace(record, state="withdrawn", reason=event.reason) if record.is_open else record
 
 
 def _machine(record: Record) -> Record:

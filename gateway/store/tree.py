@@ -34,7 +34,7 @@ class Signed:
 async def sequence(connection: Connection, most: int = MOST_AT_ONCE) -> int:
     """Make leaves of up to *most* pending events, within the caller's transaction. How many there were."""
     await connection.execute(sql("lock_tree"))
-    rows = sorted(await connection.fetch(sql("take_pending"), most), key=lambda row: row["position"])
+    rows = await connection.fetch(sql("next_pending"), most)
     if not rows:
         return 0
     size = await tree_size(connection)

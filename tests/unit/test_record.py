@@ -4,35 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from typing import Any, Literal, get_args
 from uuid import UUID
 
 import pytest
-from hypothesis import Phase, find, given, settings
-from hypothesis import strategies as st
+from histories import CONSENT_AT_MS, affirmed, disclosed, kept
 
 from gateway.consent import events as ev
-from gateway.consent.errors import ConsentError, ProofMismatch
-from gateway.consent.order import DialplanRef, Order, OrderRequest
-from gateway.consent.proofs import CodeReply, Confirmation, SpokenConsent
-from gateway.consent.record import (
-    CONFIRMED,
-    ENDS,
+from gateway.consent.disclosure import MANDATORY, Disclosure
+from gateway.consent.effects import (
     BlockNumber,
     Effect,
     ExpireChallenge,
     IssueChallenge,
+    Notify,
     PlaceCall,
     Provision,
-    Record,
     RenderPrompts,
     SendSms,
-    begin,
-    challenge_expiry,
-    reduce,
-    replay,
 )
+from gateway.consent.errors import ConsentError, ProofMismatch
+from gateway.consent.order import DialplanRef, Order, OrderRequest
+from gateway.consent.proofs import Affirmation, CodeReply, Confirmation, KeptRecording, SpokenConsent
+from gateway.consent.record import CONFIRMED, ENDS, NOTICES, Record, begin, challenge_expiry, reduce, replay
 from gateway.consent.verdict import Verdict
 from gateway.demo.orders import sample_order
 
@@ -105,9 +99,25 @@ ATTEMPTED = ev.DeliveryAttempted(webhook_id="w", attempt=1, status=500)
 DEAD = ev.DeliveryDead(webhook_id="w", attempts=10)
 PROVISIONED = ev.OrderProvisioned(webhook_id="w")
 
+FROZEN = ev.OrderFrozen(source="quality", reason="the recording is of somebody else")
+LOST = ev.DisclosureUnheard(call_id="call-1", disclosure="price", reason="40 % of it was lost")
+FAILED = ev.RecordingFailed(call_id="call-1", reason="no space left on device")
+
+
+def told(call_id: str = "call-1") -> tuple[ev.Event, ...]:
+    """Every disclosure, heard whole."""
+    return tuple(disclosed(term, call_id) for term in MANDATORY)
+
+
+def agreed(call_id: str = "call-1") -> tuple[ev.Event, ...]:
+    """From the first disclosure to the consent."""
+    return (*told(call_id), affirmed(call_id), spoken(call_id))
+
+
 TO_CALLING = (started(),)
-TO_SPOKEN = (*TO_CALLING, spoken())
-TO_CHALLENGED = (*TO_SPOKEN, issued(), ended())
+TO_AFFIRMED = (*TO_CALLING, *told(), affirmed())
+TO_SPOKEN = (*TO_AFFIRMED, spoken())
+TO_CHALLENGED = (*TO_SPOKEN, kept(), issued(), ended())
 TO_CONFIRMED = (*TO_CHALLENGED, reply())
 WAYS: dict[str, tuple[ev.Event, ...]] = {
     "ordered": (),
@@ -130,6 +140,7 @@ WAYS: dict[str, tuple[ev.Event, ...]] = {
     ),
     "expired": (*TO_CHALLENGED, EXPIRED),
     "withdrawn": (*TO_CHALLENGED, STOP),
+    "frozen": (*TO_CHALLENGED, FROZEN),
     "failed": (*TO_CHALLENGED, WRONG, WRONG, WRONG),
 }
 
@@ -188,7 +199,7 @@ class TestCalls:
 
     def test_after_the_last_attempt_the_subscriber_is_unreachable(self) -> None:
         record, effects = step(after(*WAYS["unreachable"][:-1]), ended("busy", "c"))
-        assert ("unreachable", ()) == (record.state, effects)
+        assert ("unreachable", (Notify("consent.expired"),)) == (record.state, effects)
 
     def test_an_order_for_an_inbound_call_waits_for_the_next(self) -> None:
         record, effects = step(after(*TO_CALLING, call_now=False), ended("hung_up"))
@@ -202,7 +213,7 @@ class TestCalls:
         assert "failed" == step(after(*TO_CALLING), ended("transferred"))[0].state
 
     def test_the_end_of_the_call_does_not_undo_the_consent(self) -> None:
-        record = after(*TO_SPOKEN)
+        record = after(*TO_SPOKEN, kept(), issued())
         assert (record, ()) == step(record, ended())
 
 
@@ -218,12 +229,12 @@ class TestMachines:
 
     def test_where_the_dialplan_wants_no_other_the_subscriber_is_unreachable(self) -> None:
         record, effects = step(after(started(), judged()), ended("machine", next_call=self.NEVER))
-        assert ("unreachable", "machine", ()) == (record.state, record.reason, effects)
+        assert ("unreachable", "machine", (Notify("consent.expired"),)) == (record.state, record.reason, effects)
 
     def test_the_attempts_of_the_order_are_not_exceeded(self) -> None:
         busy = [event for call in "ab" for event in (started(call), ended("busy", call))]
         record, effects = step(after(*busy, started("c"), judged("machine", "c")), ended("machine", "c", self.LATER))
-        assert ("unreachable", ()) == (record.state, effects)
+        assert ("unreachable", (Notify("consent.expired"),)) == (record.state, effects)
 
     def test_an_order_that_nobody_asked_to_call_about_is_not_called_about(self) -> None:
         record = after(started(), judged(), call_now=False)
@@ -233,25 +244,25 @@ class TestMachines:
         assert (PlaceCall(1800),) == step(after(started(), judged()), ended("machine"))[1]
 
     def test_its_consent_is_none(self) -> None:
-        record, effects = step(after(started(), judged()), spoken())
+        record, effects = step(after(started(), *told(), affirmed(), judged()), spoken())
         assert ("calling", None, ()) == (record.state, record.spoken, effects)
 
     @pytest.mark.parametrize("verdict", ["human", "unsure"])
     def test_who_is_no_machine_may_consent(self, verdict: Who) -> None:
-        assert "spoken" == after(started(), judged(verdict), spoken()).state
+        assert "spoken" == after(started(), judged(verdict), *agreed()).state
 
     def test_another_calls_machine_says_nothing_of_this_one(self) -> None:
-        assert "spoken" == after(started(), judged("machine", "call-0"), spoken()).state
+        assert "spoken" == after(started(), judged("machine", "call-0"), *agreed()).state
 
     def test_the_next_call_begins_anew(self) -> None:
         first = started("a"), judged("machine", "a"), ended("machine", "a", self.LATER)
-        assert "spoken" == after(*first, started("b"), spoken("b")).state
+        assert "spoken" == after(*first, started("b"), *agreed("b")).state
 
     @pytest.mark.parametrize("event", [judged(), ended("machine")], ids=["when it is told", "when the call ends"])
     @pytest.mark.parametrize("state", ["spoken", "challenged"])
     def test_told_late_it_takes_the_consent_of_its_call_away(self, state: str, event: ev.Event) -> None:
         record, effects = step(after(*WAYS[state]), event)
-        assert ("failed", "a machine had answered, and no machine can consent", ()) == (
+        assert ("failed", "a machine had answered, and no machine can consent", (Notify("consent.refused"),)) == (
             record.state, record.reason, effects,
         )  # fmt: skip
         assert () == step(record, reply())[1]
@@ -268,14 +279,45 @@ class TestMachines:
 
 
 class TestConsent:
-    def test_it_issues_a_challenge(self) -> None:
-        record, effects = step(after(*TO_CALLING), spoken())
-        assert ("spoken", (IssueChallenge(),)) == (record.state, effects)
-        assert SpokenConsent(ORDER.order_id, HASH, "call-1", str(UUID(int=30)), entry(spoken(), 30).at) == record.spoken
+    def test_it_rests_on_the_affirmation(self) -> None:
+        record, effects = step(after(*TO_AFFIRMED), spoken())
+        assert ("spoken", ()) == (record.state, effects)
+        place = len(TO_AFFIRMED) + 1
+        affirmation = Affirmation(str(UUID(int=place)), entry(affirmed(), place).at, CONSENT_AT_MS)
+        at = entry(spoken(), 30).at
+        assert SpokenConsent(ORDER.order_id, HASH, "call-1", str(UUID(int=30)), at, affirmation) == record.spoken
+
+    @pytest.mark.parametrize("term", MANDATORY)
+    def test_without_one_disclosure_it_is_nothing(self, term: Disclosure) -> None:
+        others = [disclosed(other) for other in MANDATORY if other != term]
+        assert "calling" == after(started(), *others, affirmed(), spoken()).state
+
+    def test_a_disclosure_after_the_yes_is_too_late(self) -> None:
+        assert "calling" == after(started(), *told()[1:], affirmed(), told()[0], spoken()).state
+
+    def test_without_the_yes_it_is_nothing(self) -> None:
+        assert "calling" == after(started(), *told(), spoken()).state
+
+    def test_a_later_answer_to_the_question_counts_alone(self) -> None:
+        again = heard("unclear", grants_consent=True)
+        assert "calling" == after(started(), *told(), affirmed(), again, spoken()).state
+        assert "spoken" == after(started(), *told(), again, affirmed(), spoken()).state
+
+    @pytest.mark.parametrize(
+        "yes",
+        [heard("affirm"), heard("affirm", aside=True, grants_consent=True), affirmed("call-0")],
+        ids=["another question", "beside a prompt", "another call"],
+    )
+    def test_no_other_yes_will_do(self, yes: ev.UtteranceHeard) -> None:
+        assert "calling" == after(started(), *told(), yes, spoken()).state
+
+    def test_what_was_told_on_an_earlier_call_counts_no_more(self) -> None:
+        earlier = (started("a"), *told("a"), ended("hung_up", "a"))
+        assert "calling" == after(*earlier, started("b"), affirmed("b"), spoken("b")).state
 
     @pytest.mark.parametrize("event", [spoken(call_id="call-9"), spoken(order_hash="f" * 64)])
     def test_of_another_call_or_other_terms_is_nothing(self, event: ev.ConsentSpoken) -> None:
-        record = after(*TO_CALLING)
+        record = after(*TO_AFFIRMED)
         assert (record, ()) == step(record, event)
 
     @pytest.mark.parametrize("state", sorted(set(WAYS) - {"calling"}))
@@ -295,14 +337,17 @@ class TestConsent:
             denial: step(after(*TO_CALLING), denied(denial))[1]
             for denial in ("refused", "unclear", "ineligible", "stop")
         }
-        assert {"refused": (), "unclear": (), "ineligible": (), "stop": (BlockNumber(),)} == found
+        told_so = Notify("consent.refused")
+        assert {
+            "refused": (told_so,), "unclear": (told_so,), "ineligible": (told_so,), "stop": (BlockNumber(), told_so),
+        } == found  # fmt: skip
 
     @pytest.mark.parametrize("state", ["ordered", "calling", "spoken", "challenged"])
     def test_a_denial_that_comes_late_or_from_an_earlier_call_still_counts(self, state: str) -> None:
         assert "refused" == step(after(*WAYS[state]), denied(call_id="call-0"))[0].state
 
 
-ON_A_CALL = {"calling": TO_CALLING, "spoken": TO_SPOKEN, "challenged": (*TO_SPOKEN, issued())}
+ON_A_CALL = {"calling": TO_CALLING, "spoken": TO_SPOKEN, "challenged": (*TO_SPOKEN, kept(), issued())}
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
@@ -310,7 +355,7 @@ class TestWhatIsHeard:
     @pytest.mark.parametrize("state", ON_A_CALL)
     def test_a_no_beside_a_prompt_ends_the_order(self, state: str) -> None:
         record, effects = step(after(*ON_A_CALL[state]), heard("deny", aside=True))
-        assert ("refused", "said no at terms", ()) == (record.state, record.reason, effects)
+        assert ("refused", "said no at terms", (Notify("consent.refused"),)) == (record.state, record.reason, effects)
 
     @pytest.mark.parametrize("state", ON_A_CALL)
     def test_a_no_to_the_consent_question_ends_the_order(self, state: str) -> None:
@@ -320,7 +365,7 @@ class TestWhatIsHeard:
     @pytest.mark.parametrize("state", ON_A_CALL)
     def test_a_stop_word_ends_the_order_and_blocks_the_number(self, state: str, aside: bool) -> None:
         record, effects = step(after(*ON_A_CALL[state]), heard("stop", aside=aside))
-        assert ("refused", (BlockNumber(),)) == (record.state, effects)
+        assert ("refused", (BlockNumber(), Notify("consent.refused"))) == (record.state, effects)
 
     @pytest.mark.parametrize("verdict", sorted(set(VERDICTS) - {"deny", "stop"}))
     @pytest.mark.parametrize("state", ON_A_CALL)
@@ -339,7 +384,8 @@ class TestWhatIsHeard:
 
     @pytest.mark.parametrize("state", ["spoken", "challenged"])
     def test_after_a_no_beside_a_prompt_no_code_leads_to_the_webhook(self, state: str) -> None:
-        events = (*ON_A_CALL[state], heard("deny", aside=True), issued(), ended(), reply(), spoken(), issued(), reply())
+        again = (kept(), issued(), ended(), reply(), *agreed(), kept(), issued(), reply())
+        events = (*ON_A_CALL[state], heard("deny", aside=True), *again)
         record = after(*events)
         assert ("refused", None) == (record.state, record.confirmation)
 
@@ -366,14 +412,109 @@ class TestCaptures:
         """What a script demands, the linter and the interpreter see to; the record counts one consent."""
         one = ev.Capture(step="consent", purpose="consent", said="네 동의 합니다", audio_sha256="0" * 64)
         bare, full = (
-            step(after(*TO_CALLING), spoken().model_copy(update={"captures": given})) for given in ((), (one,))
+            step(after(*TO_AFFIRMED), spoken().model_copy(update={"captures": given})) for given in ((), (one,))
         )
         assert bare == full
 
 
+class TestTheRecording:
+    """Rule R8: a consent rests on the sound of it, and nobody is asked for a code before that is safe."""
+
+    def test_the_challenge_waits_for_it(self) -> None:
+        record, effects = step(after(*TO_SPOKEN), kept())
+        assert ("spoken", (IssueChallenge(),)) == (record.state, effects)
+        at = entry(kept(), 30).at
+        assert KeptRecording(ORDER.order_id, "call-1", str(UUID(int=30)), at, kept().sha256) == record.recording
+
+    def test_a_challenge_before_it_is_nothing(self) -> None:
+        record = after(*TO_SPOKEN)
+        assert (record, ()) == step(record, issued())
+
+    @pytest.mark.parametrize(("expected", "duration_ms"), [("spoken", CONSENT_AT_MS), ("failed", CONSENT_AT_MS - 1)])
+    def test_it_must_reach_to_the_end_of_the_consent(self, expected: str, duration_ms: int) -> None:
+        assert expected == step(after(*TO_SPOKEN), kept(duration_ms=duration_ms))[0].state
+
+    def test_of_another_call_it_is_none(self) -> None:
+        record = after(*TO_SPOKEN)
+        assert (record, ()) == step(record, kept("call-2"))
+
+    @pytest.mark.parametrize("event", [FAILED, ended()], ids=["it failed", "the call ended without it"])
+    def test_without_it_the_consent_is_void(self, event: ev.Event) -> None:
+        record, effects = step(after(*TO_SPOKEN), event)
+        assert ("failed", (Notify("consent.refused"),)) == (record.state, effects)
+
+    def test_a_failure_on_a_call_without_consent_changes_nothing(self) -> None:
+        record = after(*TO_CALLING)
+        assert (record, ()) == step(record, FAILED)
+
+
+class TestDisclosures:
+    """Rule R5: told to its end, and heard."""
+
+    LOUD = ev.FarReport(reports=1, lost_fraction=0.05, jitter_ms=3)
+    LOSSY = ev.FarReport(reports=1, lost_fraction=0.051, jitter_ms=3)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [{"samples_sent": 7999}, {"samples_planned": 0, "samples_sent": 0}, {"held_ms": 20}, {"far": LOSSY}],
+        ids=["cut", "empty", "on hold", "lost on the line"],
+    )
+    def test_what_was_not_heard_does_not_count(self, changes: dict[str, Any]) -> None:
+        assert frozenset() == after(started(), disclosed("price", **changes)).disclosed
+
+    @pytest.mark.parametrize("far", [None, LOUD])
+    def test_what_was_heard_does(self, far: ev.FarReport | None) -> None:
+        assert {"price"} == after(started(), disclosed("price", far=far)).disclosed
+
+    def test_heard_once_is_enough(self) -> None:
+        assert {"price"} == after(started(), disclosed("price"), disclosed("price", samples_sent=1)).disclosed
+
+    def test_one_that_turns_out_to_be_lost_must_be_heard_again_before_the_yes(self) -> None:
+        lost = after(*TO_AFFIRMED, LOST)
+        assert (None, set(MANDATORY) - {"price"}) == (lost.affirmed, lost.disclosed)
+        assert "calling" == after(*TO_AFFIRMED, LOST, disclosed("price"), spoken()).state
+        assert "spoken" == after(*TO_AFFIRMED, LOST, disclosed("price"), affirmed(), spoken()).state
+
+    @pytest.mark.parametrize("state", ["spoken", "challenged"])
+    def test_told_after_the_consent_it_takes_it_back(self, state: str) -> None:
+        assert "failed" == step(after(*WAYS[state]), LOST)[0].state
+
+    @pytest.mark.parametrize("state", [*CONFIRMED, *ENDS])
+    def test_told_after_the_end_it_changes_nothing(self, state: str) -> None:
+        record = after(*WAYS[state])
+        assert (record, ()) == step(record, LOST)
+
+
+class TestNotices:
+    @pytest.mark.parametrize("state", sorted(ENDS))
+    def test_billing_is_told_of_every_end_once(self, state: str) -> None:
+        *before, last = WAYS[state]
+        assert NOTICES[state] == step(after(*before), last)[1][-1].kind  # type: ignore[index, union-attr]
+        assert () == step(after(*WAYS[state]), last)[1]
+
+
+class TestKeeping:
+    def test_a_hold_lasts_until_it_is_released(self) -> None:
+        placed, released = ev.HoldPlaced(by="legal", reason="case 7"), ev.HoldReleased(by="legal", reason="closed")
+        assert (True, False) == (after(placed).held, after(placed, released).held)
+
+    @pytest.mark.parametrize("state", WAYS)
+    def test_it_changes_nothing_else(self, state: str) -> None:
+        record = after(*WAYS[state])
+        assert (replace(record, held=True), ()) == step(record, ev.HoldPlaced(by="legal", reason="case 7"))
+
+    def test_who_is_erased_is_not_called_again(self) -> None:
+        record = after(ev.RecordErased(by="privacy", reason="asked for it"))
+        assert ("withdrawn", True, False) == (record.state, record.erased, record.may_be_called)
+
+    def test_what_is_held_is_not_erased(self) -> None:
+        held = after(ev.HoldPlaced(by="legal", reason="case 7"))
+        assert (held, ()) == step(held, ev.RecordErased(by="privacy", reason="asked for it"))
+
+
 class TestTheChallenge:
     def test_it_is_sent_and_given_an_end(self) -> None:
-        record, effects = step(after(*TO_SPOKEN), issued())
+        record, effects = step(after(*TO_SPOKEN, kept()), issued())
         assert (SendSms("challenge"), ExpireChallenge("challenge-1", EXPIRES)) == effects
         assert record.challenge is not None
         assert 3 == record.challenge.tries_left
@@ -383,7 +524,7 @@ class TestTheChallenge:
         assert (record, ()) == step(record, ev.ChallengeIssued(challenge_id="2", nonce="x", expires_at=EXPIRES))
 
     def test_it_lives_as_long_as_the_order_was_promised(self) -> None:
-        assert EXPIRES == challenge_expiry(after(*TO_SPOKEN), START)
+        assert EXPIRES == challenge_expiry(after(*TO_SPOKEN, kept()), START)
 
     def test_the_right_code_confirms(self) -> None:
         record, effects = step(after(*TO_CHALLENGED), reply())
@@ -396,7 +537,7 @@ class TestTheChallenge:
         record, third = step(record, WRONG)
         assert (SendSms("wrong_code", 2),) == first
         assert (SendSms("wrong_code", 1),) == second
-        assert ((SendSms("too_many_tries"),), "failed") == (third, record.state)
+        assert ((SendSms("too_many_tries"), Notify("consent.refused")), "failed") == (third, record.state)
 
     def test_the_right_code_after_too_many_wrong_ones_is_nothing(self) -> None:
         record = after(*WAYS["failed"])
@@ -425,7 +566,7 @@ class TestTheChallenge:
 
     def test_no_reply_in_time_ends_the_order(self) -> None:
         record, effects = step(after(*TO_CHALLENGED), EXPIRED)
-        assert ("expired", ()) == (record.state, effects)
+        assert ("expired", (Notify("consent.expired"),)) == (record.state, effects)
 
     def test_the_end_of_another_challenge_says_nothing(self) -> None:
         record = after(*TO_CHALLENGED)
@@ -440,12 +581,29 @@ class TestTheWayOut:
     @pytest.mark.parametrize("state", ["ordered", "calling", "spoken", "challenged"])
     def test_a_withdrawal_ends_an_open_order(self, state: str) -> None:
         record, effects = step(after(*WAYS[state]), WITHDRAWN)
-        assert ("withdrawn", "changed their mind", ()) == (record.state, record.reason, effects)
+        assert ("withdrawn", "changed their mind", (Notify("consent.withdrawn"),)) == (
+            record.state, record.reason, effects,
+        )  # fmt: skip
 
     @pytest.mark.parametrize("state", ["ordered", "calling", "spoken", "challenged"])
     def test_a_stop_word_ends_an_open_order_and_is_answered(self, state: str) -> None:
         record, effects = step(after(*WAYS[state]), STOP)
-        assert ("withdrawn", (SendSms("stopped"),)) == (record.state, effects)
+        assert ("withdrawn", (SendSms("stopped"), Notify("consent.withdrawn"))) == (record.state, effects)
+
+    @pytest.mark.parametrize("state", ["ordered", "calling", "spoken", "challenged", *sorted(CONFIRMED)])
+    def test_whatever_has_not_been_refused_can_be_frozen(self, state: str) -> None:
+        record, effects = step(after(*WAYS[state]), FROZEN)
+        assert ("frozen", FROZEN.reason, (Notify("consent.frozen"),)) == (record.state, record.reason, effects)
+
+    @pytest.mark.parametrize("state", sorted(ENDS - {"provisioned"}))
+    def test_a_no_is_not_turned_into_a_doubt(self, state: str) -> None:
+        record = after(*WAYS[state])
+        assert (record, ()) == step(record, FROZEN)
+
+    @pytest.mark.parametrize("event", [PROVISIONED, ATTEMPTED, reply(), spoken()], ids=lambda event: event.type)
+    def test_what_is_frozen_stays_so(self, event: ev.Event) -> None:
+        record = after(*TO_CONFIRMED, FROZEN)
+        assert (record, ()) == step(record, event)
 
     @pytest.mark.parametrize("state", sorted(CONFIRMED))
     @pytest.mark.parametrize("event", [WITHDRAWN, STOP, denied(), EXPIRED], ids=lambda event: event.type)
@@ -460,7 +618,7 @@ class TestDelivery:
 
     def test_the_subscriber_is_told_of_success(self) -> None:
         record, effects = step(after(*WAYS["provisioning"]), PROVISIONED)
-        assert ("provisioned", (SendSms("provisioned"),)) == (record.state, effects)
+        assert ("provisioned", (SendSms("provisioned"), Notify("order.provisioned"))) == (record.state, effects)
 
     def test_success_is_told_once(self) -> None:
         record = after(*WAYS["provisioned"])
@@ -471,31 +629,66 @@ class TestDelivery:
         assert ("provisioning", "webhook undelivered after 10 attempts") == (record.state, record.reason)
         assert ("provisioned", "") == (step(record, PROVISIONED)[0].state, step(record, PROVISIONED)[0].reason)
 
+    def test_billings_own_reference_is_kept_and_never_exchanged(self) -> None:
+        first, second = (ev.BillingAcknowledged(reference=name, source="api") for name in ("B-1", "B-2"))
+        assert "B-1" == after(*TO_CONFIRMED, first, second).reference
+        answered = ev.OrderProvisioned(webhook_id="w", reference="B-3")
+        assert ("B-3", "B-3") == (
+            after(*TO_CONFIRMED, answered).reference,
+            after(*TO_CONFIRMED, answered, first).reference,
+        )
+
+    @pytest.mark.parametrize("state", sorted(set(WAYS) - CONFIRMED))
+    def test_there_is_none_without_a_confirmation(self, state: str) -> None:
+        record = after(*WAYS[state])
+        assert (record, ()) == step(record, ev.BillingAcknowledged(reference="B-1", source="api"))
+
+    @pytest.mark.parametrize("event", [ATTEMPTED, DEAD], ids=lambda event: event.type)
+    def test_what_becomes_of_a_notice_says_nothing_of_the_order(self, event: ev.Event) -> None:
+        record = after(*TO_CONFIRMED)
+        assert (record, ()) == step(record, event.model_copy(update={"kind": "consent.frozen"}))
+
     @pytest.mark.parametrize("state", sorted(set(WAYS) - {"confirmed", "provisioning"}))
     def test_nothing_is_provisioned_without_a_confirmation(self, state: str) -> None:
         record = after(*WAYS[state])
         assert (record, ()) == step(record, PROVISIONED)
 
 
-SPOKEN = SpokenConsent(ORDER.order_id, HASH, "call-1", "e-1", START)
-REPLIED = CodeReply(ORDER.order_id, HASH, "challenge-1", "e-2", START + timedelta(minutes=1), EXPIRES)
+MINUTE = timedelta(minutes=1)
+SPOKEN = SpokenConsent(ORDER.order_id, HASH, "call-1", "e-1", START, Affirmation("e-0", START - MINUTE, CONSENT_AT_MS))
+RECORDED = KeptRecording(ORDER.order_id, "call-1", "e-2", START + MINUTE, "0" * 64)
+REPLIED = CodeReply(ORDER.order_id, HASH, "challenge-1", "e-3", START + 2 * MINUTE, EXPIRES)
 
 
 class TestTheTypes:
     def test_both_proofs_of_one_order_make_a_confirmation(self) -> None:
-        confirmation = Confirmation(SPOKEN, REPLIED)
+        confirmation = Confirmation(SPOKEN, RECORDED, REPLIED)
         assert (ORDER.order_id, HASH) == (confirmation.order_id, confirmation.order_hash)
 
     @pytest.mark.parametrize("other", [{"order_hash": "f" * 64}, {"order_id": "other"}])
     def test_proofs_of_two_orders_are_refused(self, other: dict[str, Any]) -> None:
         with pytest.raises(ProofMismatch, match="proofs of two orders"):
-            Confirmation(SPOKEN, replace(REPLIED, **other))
+            Confirmation(SPOKEN, RECORDED, replace(REPLIED, **other))
 
-    @pytest.mark.parametrize("seconds", [0, 60])
-    def test_a_reply_that_does_not_follow_the_consent_is_refused(self, seconds: int) -> None:
-        early = replace(SPOKEN, at=REPLIED.at + timedelta(seconds=seconds))
-        with pytest.raises(ProofMismatch, match="does not follow the consent"):
-            Confirmation(early, REPLIED)
+    @pytest.mark.parametrize("other", [{"call_id": "call-2"}, {"order_id": "other"}])
+    def test_the_recording_of_another_call_is_refused(self, other: dict[str, Any]) -> None:
+        with pytest.raises(ProofMismatch, match="the recording is of"):
+            Confirmation(SPOKEN, replace(RECORDED, **other), REPLIED)
+
+    @pytest.mark.parametrize("minutes", [1, 2, 3])
+    def test_a_consent_that_does_not_come_first_is_refused(self, minutes: int) -> None:
+        late = replace(SPOKEN, at=START + minutes * MINUTE)
+        with pytest.raises(ProofMismatch, match="do not follow each other"):
+            Confirmation(late, RECORDED, REPLIED)
+
+    @pytest.mark.parametrize("minutes", [0, 1])
+    def test_a_reply_that_does_not_follow_the_recording_is_refused(self, minutes: int) -> None:
+        with pytest.raises(ProofMismatch, match="do not follow each other"):
+            Confirmation(SPOKEN, RECORDED, replace(REPLIED, at=START + minutes * MINUTE))
+
+    def test_a_consent_that_does_not_follow_the_yes_is_refused(self) -> None:
+        with pytest.raises(ProofMismatch, match="does not follow the affirmation"):
+            replace(SPOKEN, at=SPOKEN.affirmation.at)
 
     @pytest.mark.parametrize("seconds", [0, 1])
     def test_a_reply_at_or_after_the_expiry_is_no_proof(self, seconds: int) -> None:
@@ -505,170 +698,3 @@ class TestTheTypes:
     def test_the_webhook_cannot_be_fired_without_a_confirmation(self) -> None:
         with pytest.raises(TypeError, match="confirmation"):
             Provision()  # type: ignore[call-arg]
-
-
-calls = st.sampled_from(["call-1", "call-2"])
-hashes = st.sampled_from([HASH, HASH, HASH, "f" * 64])
-anything: st.SearchStrategy[ev.Event] = st.one_of(
-    st.builds(started, calls),
-    st.builds(spoken, calls, hashes),
-    st.builds(spoken, calls, hashes),
-    st.builds(denied, st.sampled_from(["refused", "unclear", "ineligible", "stop"]), calls),
-    st.builds(heard, st.sampled_from(VERDICTS), aside=st.booleans(), grants_consent=st.booleans(), call_id=calls),
-    st.builds(ended, st.sampled_from(["completed", "busy", "transferred", "lost", "machine"]), calls),
-    st.builds(judged, st.sampled_from(["human", "machine", "unsure"]), calls),
-    st.builds(issued, st.integers(0, 120).map(lambda minutes: START + timedelta(minutes=minutes))),
-    st.builds(reply, st.sampled_from(["code", "code", "code", "unreadable", "stop"]), matches=st.booleans()),
-    st.sampled_from([EXPIRED, WITHDRAWN, ATTEMPTED, DEAD, PROVISIONED, CREATED]),
-    st.sampled_from([ev.ReplyRepeated(message_id="m"), ev.ChallengeExpired(challenge_id="other")]),
-)
-# Good histories with things put in, left out, doubled and turned round: pure chance hardly ever gets past the challenge.
-disturbed = st.builds(
-    lambda good, extra, order: [
-        event for _, event in sorted(zip(order, [*good, *extra], strict=False), key=lambda p: p[0])
-    ],
-    st.sampled_from([*WAYS.values(), TO_CONFIRMED + TO_CONFIRMED]),
-    st.lists(anything, max_size=8),
-    st.lists(st.floats(0, 1), min_size=22, max_size=22),
-)
-inserted = st.builds(
-    lambda good, at, extra: [*good[:at], *extra, *good[at:]],
-    st.sampled_from([TO_CONFIRMED, (*TO_CONFIRMED, ATTEMPTED, PROVISIONED), TO_CONFIRMED + TO_CONFIRMED]),
-    st.integers(0, 8),
-    st.lists(anything, max_size=4),
-)
-histories = st.one_of(st.lists(anything, max_size=60), disturbed, inserted)
-waits = st.lists(st.integers(1, 3_000_000_000), min_size=70, max_size=70)
-
-
-def live(events: list[ev.Event], waits_us: list[int]) -> list[tuple[ev.Entry, Record, tuple[Effect, ...]]]:
-    """The whole history, as the engine would write it: each entry with the record and the effects after it."""
-    at = START
-    record, effects = begin(entry(CREATED, 1, at))
-    lived = [(entry(CREATED, 1, at), record, effects)]
-    for seq, event in enumerate(events, 2):
-        at += timedelta(microseconds=waits_us[seq])
-        now = entry(event, seq, at)
-        record, effects = reduce(record, now)
-        lived.append((now, record, effects))
-    return lived
-
-
-def ends_an_order(event: ev.Event, record: Record, challenge_id: str) -> bool:
-    """Whether *event* ends an open order; *record* is what it met."""
-    match event:
-        case ev.UtteranceHeard(verdict="stop") | ev.UtteranceHeard(verdict="deny", aside=True):
-            return event.call_id == record.call_id
-        case ev.UtteranceHeard(verdict="deny", grants_consent=True):
-            return event.call_id == record.call_id
-        case ev.ConsentDenied() | ev.OrderWithdrawn() | ev.ReplyReceived(reading="stop"):
-            return True
-        case ev.ChallengeExpired():
-            return event.challenge_id == challenge_id
-        case ev.AnswerJudged(verdict="machine") | ev.CallEnded(outcome="machine"):
-            return event.call_id == record.call_id and record.state in ("spoken", "challenged")
-    return False
-
-
-def is_start(event: ev.Event, call_id: str) -> bool:
-    return isinstance(event, ev.CallStarted) and event.call_id == call_id
-
-
-SEEK = settings(phases=[Phase.generate], max_examples=5000)
-
-
-class TestThePromise:
-    """DESIGN §1, over random histories: duplicated, reordered, late, of two calls, with false hashes."""
-
-    @settings(max_examples=500)
-    @given(histories, waits)
-    def test_the_webhook_fires_only_with_both_proofs(self, events: list[ev.Event], waits_us: list[int]) -> None:
-        lived = live(events, waits_us)
-        for place, (now, record, effects) in enumerate(lived):
-            for effect in effects:
-                if not isinstance(effect, Provision):
-                    continue
-                proof = effect.confirmation
-                past = [earlier for earlier, _, _ in lived[:place]]
-                said = next(e for e in past if e.event_id == proof.spoken.event_id)
-                assert isinstance(said.event, ev.ConsentSpoken)
-                assert HASH == said.event.order_hash == proof.order_hash == proof.reply.order_hash == record.order_hash
-                assert now.event_id == proof.reply.event_id
-                assert isinstance(now.event, ev.ReplyReceived)
-                assert now.event.reading == "code"
-                assert now.event.matches
-                assert said.at < now.at < proof.reply.expires_at
-                challenge = next(e.event for e in past if isinstance(e.event, ev.ChallengeIssued) and e.seq > said.seq)
-                assert (challenge.challenge_id, challenge.expires_at) == (
-                    proof.reply.challenge_id,
-                    proof.reply.expires_at,
-                )
-
-    @settings(max_examples=500)
-    @given(histories, waits)
-    def test_no_webhook_after_a_no(self, events: list[ev.Event], waits_us: list[int]) -> None:
-        lived = live(events, waits_us)
-        for place, (_, record, effects) in enumerate(lived):
-            if any(isinstance(effect, Provision) for effect in effects):
-                assert record.challenge is not None
-                challenge_id = record.challenge.challenge_id
-                issued_at = next(n for n, (_, then, _) in enumerate(lived) if then.challenge is not None)
-                for number, ((_, met, _), (earlier, _, _)) in enumerate(pairwise(lived[:place]), 1):
-                    was_expiry = isinstance(earlier.event, ev.ChallengeExpired)
-                    assert (was_expiry and number < issued_at) or not ends_an_order(earlier.event, met, challenge_id)
-
-    @settings(max_examples=250)
-    @given(histories, waits)
-    def test_no_webhook_for_what_a_machine_said(self, events: list[ev.Event], waits_us: list[int]) -> None:
-        lived = live(events, waits_us)
-        for place, (_, record, effects) in enumerate(lived):
-            if not any(isinstance(effect, Provision) for effect in effects):
-                continue
-            assert record.spoken is not None
-            began = max(n for n, (now, _, _) in enumerate(lived[:place]) if is_start(now.event, record.spoken.call_id))
-            during = [now.event for now, _, _ in lived[began:place]]
-            told = [e for e in during if isinstance(e, ev.AnswerJudged) and e.verdict == "machine"]
-            assert record.spoken.call_id not in [event.call_id for event in told]
-
-    @settings(max_examples=250)
-    @given(histories, waits)
-    def test_the_webhook_fires_once(self, events: list[ev.Event], waits_us: list[int]) -> None:
-        fired = [
-            effect for _, _, effects in live(events, waits_us) for effect in effects if isinstance(effect, Provision)
-        ]
-        assert len(fired) <= 1
-
-    @settings(max_examples=250)
-    @given(histories, waits)
-    def test_ends_are_final(self, events: list[ev.Event], waits_us: list[int]) -> None:
-        """What may still change is that a late reply has been told so, and that once."""
-        lived = live(events, waits_us)
-        for (_, before, _), (_, record, effects) in pairwise(lived):
-            if before.state in ENDS:
-                told = effects == (SendSms("late_reply"),)
-                assert told or effects == ()
-                assert not (told and before.told_late)
-                assert replace(before, told_late=before.told_late or told) == record
-
-    @settings(max_examples=250)
-    @given(histories, waits)
-    def test_a_confirmed_record_never_loses_its_confirmation(self, events: list[ev.Event], waits_us: list[int]) -> None:
-        lived = live(events, waits_us)
-        for (_, before, _), (_, record, _) in pairwise(lived):
-            assert before.confirmation in (None, record.confirmation)
-            assert (record.confirmation is not None) is (record.state in CONFIRMED)
-
-    @given(histories, waits)
-    def test_a_replay_finds_the_same_record(self, events: list[ev.Event], waits_us: list[int]) -> None:
-        lived = live(events, waits_us)
-        stored = [ev.Entry.model_validate_json(now.model_dump_json()) for now, _, _ in lived]
-        assert lived[-1][1] == replay(stored)
-
-    def test_the_random_histories_do_reach_the_webhook_and_the_ends(self) -> None:
-        """Properties over histories that never get so far would prove nothing."""
-        for state in ("confirmed", "withdrawn", "expired"):
-            find(
-                st.tuples(histories, waits),
-                lambda drawn, state=state: state == live(*drawn)[-1][1].state,
-                settings=SEEK,
-            )

@@ -48,8 +48,11 @@ CREATE TABLE consent.events (
     CHECK (hash = encode(sha256(convert_to(envelope, 'UTF8')), 'hex'))
 );
 
--- The columns are what the envelope says, and the envelope follows from the one before it.
-CREATE FUNCTION consent.check_event() RETURNS trigger LANGUAGE plpgsql AS $$
+-- Every function here names where it looks things up: else a role could put types of its own in their way, in pg_temp.
+
+-- The columns are what the envelope says, the envelope says no more than that and is spelt as RFC 8785 has it, and it follows from the
+-- one before it.
+CREATE FUNCTION consent.check_event() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     said   jsonb := NEW.envelope::jsonb;
     before record;
@@ -58,20 +61,29 @@ BEGIN
         IS DISTINCT FROM (NEW.order_id::text, NEW.seq, NEW.event_id::text, NEW.at, NEW.type) THEN
         RAISE EXCEPTION 'event %/% is not what its envelope says', NEW.order_id, NEW.seq USING ERRCODE = 'check_violation';
     END IF;
+    IF NEW.envelope IS DISTINCT FROM format(
+        '{"at":%s,"event_id":%s,"order_id":%s,"payload":%s,"previous":%s,"seq":%s,"type":%s}',
+        said->'at', said->'event_id', said->'order_id', said->'payload', said->'previous', NEW.seq, said->'type'
+    ) OR said->>'payload' !~ '^[A-Za-z0-9+/]+={0,2}$'
+        OR said->>'at' !~ '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)$' THEN
+        RAISE EXCEPTION 'event %/% has no canonical envelope', NEW.order_id, NEW.seq USING ERRCODE = 'check_violation';
+    END IF;
     SELECT hash, at INTO before FROM consent.events WHERE order_id = NEW.order_id AND seq = NEW.seq - 1;
-    IF (NEW.seq > 1) <> FOUND OR said->>'previous' IS DISTINCT FROM coalesce(before.hash, '') OR NEW.at <= before.at THEN
+    IF (NEW.seq > 1) <> FOUND OR (NEW.seq > 1) = (NEW.type = 'order.created')
+        OR said->>'previous' IS DISTINCT FROM coalesce(before.hash, '') OR NEW.at <= before.at THEN
         RAISE EXCEPTION 'event %/% does not follow its predecessor', NEW.order_id, NEW.seq USING ERRCODE = 'check_violation';
     END IF;
     INSERT INTO consent.pending_leaves (order_id, seq, hash) VALUES (NEW.order_id, NEW.seq, NEW.hash);
-    RETURN NEW;
+    RETURN NULL;
 END $$;
 
--- Events that are not in the tree yet: filled by the trigger, emptied by whoever makes leaves of them.
+-- Events that are not in the tree yet. One trigger puts every new event here, another takes away what has become a leaf; nobody else can.
 CREATE TABLE consent.pending_leaves (
     position bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     order_id uuid NOT NULL,
     seq      integer NOT NULL,
-    hash     text NOT NULL
+    hash     text NOT NULL,
+    UNIQUE (order_id, seq)
 );
 CREATE TRIGGER chained AFTER INSERT ON consent.events FOR EACH ROW EXECUTE FUNCTION consent.check_event();
 
@@ -89,10 +101,51 @@ CREATE TABLE consent.nodes (
     hash  bytea NOT NULL CHECK (octet_length(hash) = 32),
     PRIMARY KEY (level, place)
 );
+-- Leaves follow each other without a gap, and an event that is a leaf is pending no longer. These two checks look up row by row, whatever
+-- the planner thinks of it: their cost must not grow with the ledger.
+CREATE FUNCTION consent.check_leaves() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off AS $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM added WHERE leaf > 0 AND NOT EXISTS (SELECT FROM consent.leaves WHERE leaves.leaf = added.leaf - 1)
+    ) THEN
+        RAISE EXCEPTION 'leaves follow each other without a gap' USING ERRCODE = 'check_violation';
+    END IF;
+    DELETE FROM consent.pending_leaves USING added
+    WHERE (pending_leaves.order_id, pending_leaves.seq) = (added.order_id, added.seq);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER in_a_row AFTER INSERT ON consent.leaves REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION consent.check_leaves();
+
+-- A node is the hash of its event, or of the two below it.
+CREATE FUNCTION consent.check_nodes() RETURNS trigger LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off AS $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM added
+        LEFT JOIN consent.leaves ON added.level = 0 AND leaves.leaf = added.place
+        LEFT JOIN consent.events ON (events.order_id, events.seq) = (leaves.order_id, leaves.seq)
+        LEFT JOIN consent.nodes AS l ON (l.level, l.place) = (added.level - 1, 2 * added.place)
+        LEFT JOIN consent.nodes AS r ON (r.level, r.place) = (added.level - 1, 2 * added.place + 1)
+        WHERE added.hash IS DISTINCT FROM CASE added.level
+            WHEN 0 THEN sha256('\x00'::bytea || decode(events.hash, 'hex'))
+            ELSE sha256('\x01'::bytea || l.hash || r.hash)
+        END
+    ) THEN
+        RAISE EXCEPTION 'a node is the hash of what is below it' USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER of_the_tree AFTER INSERT ON consent.nodes REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION consent.check_nodes();
+
+-- Nothing is signed for a tree that is not there.
 CREATE TABLE consent.checkpoints (
-    size bigint PRIMARY KEY CHECK (size > 0),
-    note text NOT NULL,
-    at   timestamptz NOT NULL
+    size      bigint PRIMARY KEY CHECK (size > 0),
+    last_leaf bigint NOT NULL GENERATED ALWAYS AS (size - 1) STORED REFERENCES consent.leaves (leaf),
+    note      text NOT NULL CHECK (split_part(note, E'\n', 2) = size::text),
+    at        timestamptz NOT NULL
 );
 -- What a time-stamping authority says of a checkpoint (RFC 3161).
 CREATE TABLE consent.timestamps (
@@ -160,7 +213,7 @@ CREATE TABLE consent.provisioning_events (
 
 -- Every no: a denial, a stop word, a withdrawal, a void consent. Written with the event that it is.
 CREATE TABLE consent.refusals (
-    order_id uuid NOT NULL,
+    order_id uuid NOT NULL REFERENCES consent.orders,
     event_id uuid NOT NULL,
     type     text NOT NULL,
     at       timestamptz NOT NULL,
@@ -197,7 +250,7 @@ CREATE TABLE consent.jobs (
 CREATE INDEX jobs_due ON consent.jobs (kind, run_at) WHERE state = 'ready';
 CREATE INDEX jobs_held ON consent.jobs (created_at) WHERE state = 'held';
 
-CREATE FUNCTION consent.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION consent.refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RAISE EXCEPTION 'table % only takes new rows', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
 END $$;
@@ -215,18 +268,28 @@ DO $$ DECLARE evidence text; BEGIN
 END $$;
 
 -- Who said no can never be confirmed, and who was frozen never provisioned. The order is locked first: a no that is being written
--- at this moment is waited for.
-CREATE FUNCTION consent.refuse_after_a_no() RETURNS trigger LANGUAGE plpgsql AS $$
+-- at this moment is waited for. A transaction that looks at the past would not see it afterwards, so it may not confirm. A recording
+-- that failed counts when it is that of the consent: earlier calls may have failed.
+CREATE FUNCTION consent.is_no(state text) RETURNS boolean LANGUAGE sql IMMUTABLE
+RETURN state IN ('refused', 'unclear', 'unreachable', 'ineligible', 'expired', 'withdrawn', 'frozen', 'failed');
+CREATE FUNCTION consent.refuse_after_a_no() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     now_is text;
 BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'order % is confirmed in READ COMMITTED, not in %', NEW.order_id, current_setting('transaction_isolation')
+            USING ERRCODE = 'check_violation';
+    END IF;
     SELECT state INTO now_is FROM consent.orders WHERE order_id = NEW.order_id FOR UPDATE;
-    IF now_is IN ('refused', 'unclear', 'unreachable', 'ineligible', 'expired', 'withdrawn', 'frozen', 'failed')
+    IF consent.is_no(now_is)
         OR EXISTS (SELECT FROM consent.refusals WHERE order_id = NEW.order_id)
         OR EXISTS (
-            SELECT FROM consent.events WHERE order_id = NEW.order_id AND type IN (
-                'consent.denied', 'order.withdrawn', 'order.frozen', 'challenge.expired', 'recording.failed', 'record.erased'
-            )
+            SELECT FROM consent.events WHERE order_id = NEW.order_id
+            AND type IN ('consent.denied', 'order.withdrawn', 'order.frozen', 'challenge.expired', 'record.erased')
+        )
+        OR EXISTS (
+            SELECT FROM consent.events JOIN consent.spoken_consents AS spoken USING (order_id)
+            WHERE order_id = NEW.order_id AND events.type = 'recording.failed' AND events.at > spoken.at
         )
     THEN
         RAISE EXCEPTION 'order % has ended with a no, it cannot be confirmed', NEW.order_id USING ERRCODE = 'check_violation';
@@ -238,24 +301,29 @@ CREATE TRIGGER not_after_a_no BEFORE INSERT ON consent.confirmations
 CREATE TRIGGER not_after_a_no BEFORE INSERT ON consent.provisioning_events
     FOR EACH ROW EXECUTE FUNCTION consent.refuse_after_a_no();
 
--- Terms never change once ordered. The number may be forgotten, not changed.
-CREATE FUNCTION consent.refuse_new_terms() RETURNS trigger LANGUAGE plpgsql AS $$
+-- Terms never change once ordered, and a no stays one. The number may be forgotten, not changed.
+CREATE FUNCTION consent.refuse_new_terms() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF (NEW.order_id, NEW.order_hash, NEW.tenant, NEW.created_at)
         IS DISTINCT FROM (OLD.order_id, OLD.order_hash, OLD.tenant, OLD.created_at)
         OR (NEW.number IS DISTINCT FROM OLD.number AND NEW.number IS NOT NULL) THEN
         RAISE EXCEPTION 'the terms of order % are fixed', OLD.order_id USING ERRCODE = 'restrict_violation';
     END IF;
+    IF consent.is_no(OLD.state) AND NEW.state <> OLD.state THEN
+        RAISE EXCEPTION 'order % is %, and stays so', OLD.order_id, OLD.state USING ERRCODE = 'restrict_violation';
+    END IF;
     RETURN NEW;
 END $$;
 CREATE TRIGGER terms_are_fixed BEFORE UPDATE ON consent.orders
     FOR EACH ROW EXECUTE FUNCTION consent.refuse_new_terms();
 
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA consent FROM PUBLIC;
 GRANT USAGE ON SCHEMA consent TO consent_app;
+GRANT EXECUTE ON FUNCTION consent.is_no TO consent_app;
 GRANT SELECT, INSERT ON consent.events, consent.record_keys, consent.leaves, consent.nodes, consent.checkpoints,
     consent.timestamps, consent.spoken_consents, consent.code_replies, consent.confirmations, consent.provisioning_events,
     consent.refusals, consent.inbound_messages TO consent_app;
-GRANT SELECT, INSERT, DELETE ON consent.pending_leaves TO consent_app;
+GRANT SELECT ON consent.pending_leaves TO consent_app;
 GRANT SELECT, INSERT ON consent.orders TO consent_app;
 GRANT UPDATE (state, gateway, updated_at) ON consent.orders TO consent_app;
 GRANT SELECT, INSERT, UPDATE ON consent.jobs TO consent_app;

@@ -1,11 +1,10 @@
 -- name: lock_tree
 SELECT pg_advisory_xact_lock(7226381121);
 
--- name: take_pending
--- In the order in which they were written; what another transaction has not committed yet comes later.
-DELETE FROM consent.pending_leaves WHERE position IN (
-    SELECT position FROM consent.pending_leaves ORDER BY position LIMIT $1
-) RETURNING position, order_id, seq, hash;
+-- name: next_pending
+-- In the order in which they were written; what another transaction has not committed yet comes later. They are pending until they
+-- are leaves.
+SELECT order_id, seq, hash FROM consent.pending_leaves ORDER BY position LIMIT $1;
 
 -- name: tree_size
 SELECT coalesce(max(leaf) + 1, 0) FROM consent.leaves;
