@@ -26,12 +26,14 @@ from gateway.consent.canonical import canonical
 from gateway.consent.order import DialplanRef
 from gateway.consent.record import replay
 from gateway.deliveries import of_order
-from gateway.dialplan.model import Dialplan
+from gateway.dialplan.model import Dialplan, load_dialplans
 from gateway.engine import Engine
 from gateway.evidence.errors import NotExported
 from gateway.evidence.press import Job, Leaf, Pressed
 from gateway.ledger.note import verifier_of
 from gateway.ledger.sealing import events_key, recording_key
+from gateway.resources import data_folder
+from gateway.settings import Settings
 from gateway.store import ledger, tree
 from gateway.store.database import Connection, sql
 from gateway.store.errors import ErasedRecord
@@ -100,6 +102,17 @@ class Exported:
     key: str
 
 
+def library_of(settings: Settings) -> Library:
+    """The library of a gateway with these settings. Raises DialplanError."""
+    return Library(
+        operator=settings.operator,
+        origin=settings.ledger.origin,
+        data_dir=settings.data_dir,
+        prompts_folder=settings.prompts or data_folder("prompts"),
+        dialplans=load_dialplans(settings.dialplans or data_folder("dialplans")),
+    )
+
+
 class Exporter:
     """Exports bundles. *now* gives aware UTC times."""
 
@@ -111,6 +124,7 @@ class Exporter:
 
     async def export(self, order_id: str, target: Path, *, by: str, purpose: str) -> Exported:
         """Write the bundle of an order to *target*; it is valid, or not there. Raises UnknownOrder and NotExported."""
+        await asyncio.to_thread(self._library.keep_dialplans)
         key = await self._note(order_id, by, purpose)
         job = await self._gather(order_id, key, target)
         pressed = await self._press(job)
