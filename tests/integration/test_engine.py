@@ -2,134 +2,47 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import asyncpg
 import pytest
+from engines import (
+    NUMBER,
+    OTHER,
+    Clock,
+    calling,
+    challenged,
+    confirmed,
+    count,
+    engine_on,
+    jobs,
+    ordered,
+    sms,
+    spoken,
+    types,
+    wrong,
+)
+from histories import affirmed, consented, disclosed, ended, happen, kept, started
 
 from gateway.consent import events as ev
-from gateway.consent.canonical import canonical, chain
-from gateway.consent.errors import BrokenChain, OrderRefused
-from gateway.consent.order import DialplanRef, OrderRequest, Policy
-from gateway.consent.record import Record
-from gateway.demo.orders import sample_order
+from gateway.consent.disclosure import MANDATORY
+from gateway.consent.errors import OrderRefused
 from gateway.engine import Engine, Inbound
-from gateway.provisioning.delivery import Answer
-from gateway.store.database import Database
+from gateway.ledger.errors import Unsealable
+from gateway.ledger.sealing import Keyring
 from gateway.store.errors import UnknownOrder
-
-START = datetime(2026, 3, 1, 9, tzinfo=UTC)
-NUMBER = "+821012345678"
-OTHER = "+821087654321"
-PLAN = DialplanRef(name="plan-upgrade", version=1, sha256="0" * 64)
-SECRET = b"a secret of thirty-two octets...."
-
-
-class Clock:
-    """A clock that only the test moves."""
-
-    def __init__(self) -> None:
-        self.time = START
-
-    def __call__(self) -> datetime:
-        return self.time
-
-    def forward(self, **delta: float) -> None:
-        self.time += timedelta(**delta)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-def engine_on(database: Database, clock: Clock, *, gateway: str = "g1", policy: Policy | None = None) -> Engine:
-    return Engine(database, policy=policy or Policy(), secret=SECRET, gateway=gateway, now=clock)
-
-
-@pytest.fixture
-def engine(database: Database, clock: Clock) -> Engine:
-    return engine_on(database, clock)
-
-
-@pytest.fixture
-async def owner(dsn: str, database: Database) -> AsyncIterator[asyncpg.Connection]:
-    """The owner of the schema, who may change it. Depends on *database*: the schema must be there."""
-    connection = await asyncpg.connect(dsn)
-    yield connection
-    await connection.close()
-
-
-async def ordered(engine: Engine, number: str = NUMBER, *, call: str = "inbound", tenant: str = "billing") -> Record:
-    request = OrderRequest.model_validate(sample_order(number, START.date(), call=call))
-    return await engine.create(request, tenant, PLAN)
-
-
-async def calling(engine: Engine, number: str = NUMBER, call_id: str = "call-1") -> Record:
-    record = await ordered(engine, number)
-    return await engine.append(record.order.order_id, started(call_id))
-
-
-async def challenged(engine: Engine, number: str = NUMBER) -> Record:
-    record = await calling(engine, number)
-    order_id = record.order.order_id
-    await engine.append(order_id, ev.ConsentSpoken(call_id="call-1", order_hash=record.order_hash))
-    return await engine.append(order_id, ended())
-
-
-async def confirmed(engine: Engine, number: str = NUMBER) -> Record:
-    record = await challenged(engine, number)
-    await engine.take_message("http", f"right-{record.order.order_id}", number, engine.code(record))
-    return await engine.record(record.order.order_id)
-
-
-def started(call_id: str = "call-1", gateway: str = "g1") -> ev.CallStarted:
-    return ev.CallStarted(call_id=call_id, gateway=gateway, direction="inbound")
-
-
-def ended(outcome: ev.CallOutcome = "completed", call_id: str = "call-1") -> ev.CallEnded:
-    return ev.CallEnded(call_id=call_id, outcome=outcome, reason="", duration_ms=60_000)
-
-
-def heard(call_id: str = "call-1") -> ev.RecordingKept:
-    return ev.RecordingKept(call_id=call_id, sha256="0" * 64, duration_ms=1)
-
-
-async def jobs(engine: Engine) -> list[tuple[str, dict[str, Any]]]:
-    rows = await engine.database.pool.fetch("SELECT kind, payload::text FROM consent.jobs ORDER BY job_id")
-    return [(row["kind"], json.loads(row["payload"])) for row in rows]
-
-
-async def sms(engine: Engine) -> list[tuple[str, int]]:
-    """The messages that wait to be sent: (kind, tries left)."""
-    return [(payload["kind"], payload["tries_left"]) for kind, payload in await jobs(engine) if kind == "send_sms"]
-
-
-async def count(engine: Engine, table: str) -> int:
-    return int(await engine.database.pool.fetchval(f"SELECT count(*) FROM consent.{table}"))
-
-
-async def types(engine: Engine, record: Record) -> list[str]:
-    return [entry.event.type for entry in await engine.entries(record.order.order_id)]
-
-
-def wrong(code: str) -> str:
-    return f"{(int(code) + 1) % 10**6:06d}"
 
 
 class TestTheWholePath:
     async def test_an_order_becomes_a_delivery(self, engine: Engine, clock: Clock) -> None:
         record = await ordered(engine, call="now")
         order_id = record.order.order_id
-        await engine.append(order_id, started())
         clock.forward(minutes=2)
-        record = await engine.append(order_id, ev.ConsentSpoken(call_id="call-1", order_hash=record.order_hash))
+        record = await happen(engine, record, consented(record))
+        assert ("spoken", None) == (record.state, record.challenge)
+        record = await engine.append(order_id, kept())
         assert "challenged" == record.state
         await engine.append(order_id, ended())
         clock.forward(minutes=5)
@@ -137,23 +50,24 @@ class TestTheWholePath:
             "http", "m-1", NUMBER, engine.code(record)
         )
         assert [
-            "order.created", "call.started", "consent.spoken", "challenge.issued", "call.ended", "reply.received",
+            "order.created", "call.started", *["prompt.played"] * len(MANDATORY), "utterance.heard", "consent.spoken",
+            "recording.kept", "challenge.issued", "call.ended", "reply.received",
         ] == await types(engine, record)  # fmt: skip
         kinds = [kind for kind, _ in await jobs(engine)]
         assert ["render_prompts", "place_call", "send_sms", "expire_challenge", "deliver_webhook"] == kinds
 
-    async def test_the_delivery_tells_the_terms_and_both_proofs(self, engine: Engine) -> None:
+    async def test_the_confirmation_joins_the_consent_its_recording_and_the_reply(self, engine: Engine) -> None:
         record = await confirmed(engine)
-        row = await engine.database.pool.fetchrow("SELECT * FROM consent.deliveries")
-        body = json.loads(row["body"])
-        spoken, replied = record.confirmation.spoken, record.confirmation.reply  # type: ignore[union-attr]
-        assert ("pending", "billing", 0) == (row["state"], row["tenant"], row["attempts"])
-        assert ("consent.confirmed", record.order_hash) == (body["type"], body["data"]["order_hash"])
-        assert record.order.offer.model_dump(mode="json") == body["data"]["offer"]
-        assert [spoken.event_id, replied.event_id] == [
-            body["data"]["spoken_consent"]["event_id"], body["data"]["code_reply"]["event_id"],
-        ]  # fmt: skip
-        assert row["body"].encode() == canonical(body)
+        told = {entry.event.type: entry for entry in await engine.entries(record.order.order_id)}
+        rows = await engine.database.pool.fetchrow(
+            """SELECT s.event_id AS spoken, s.affirmation_id AS affirmed, r.event_id AS replied, c.recording_id AS kept, c.order_hash
+            FROM consent.confirmations AS c
+            JOIN consent.spoken_consents AS s USING (order_id) JOIN consent.code_replies AS r USING (order_id)"""
+        )
+        assert [
+            record.order_hash, *(told[kind].event_id for kind in
+            ("consent.spoken", "utterance.heard", "recording.kept", "reply.received")),
+        ] == [str(rows[name]) for name in ("order_hash", "spoken", "affirmed", "kept", "replied")]  # fmt: skip
 
     async def test_the_code_is_nowhere_in_the_database(self, engine: Engine, owner: asyncpg.Connection) -> None:
         record = await challenged(engine)
@@ -174,20 +88,48 @@ class TestTheWholePath:
         await confirmed(engine)
         assert "confirmed" == await engine.database.pool.fetchval("SELECT state FROM consent.orders")
 
-    async def test_a_billing_system_that_takes_it_ends_the_order_well(self, engine: Engine) -> None:
-        record = await confirmed(engine)
-        webhook_id = str(await engine.database.pool.fetchval("SELECT webhook_id FROM consent.deliveries"))
-        await engine.note_delivery(webhook_id, Answer(200, reference="B-7"), last=False)
-        record = await engine.record(record.order.order_id)
-        assert ("provisioned", ("provisioned", 0)) == (record.state, (await sms(engine))[-1])
-        assert "delivered" == await engine.database.pool.fetchval("SELECT state FROM consent.deliveries")
 
-    async def test_an_answer_that_comes_after_the_success_changes_nothing(self, engine: Engine) -> None:
-        await confirmed(engine)
-        webhook_id = str(await engine.database.pool.fetchval("SELECT webhook_id FROM consent.deliveries"))
-        await engine.note_delivery(webhook_id, Answer(200), last=False)
-        await engine.note_delivery(webhook_id, Answer(500, "late"), last=True)
-        assert "delivered" == await engine.database.pool.fetchval("SELECT state FROM consent.deliveries")
+class TestTheConsent:
+    """It rests on nothing but the record's own events."""
+
+    async def test_without_the_recording_nobody_is_asked_by_sms(self, engine: Engine) -> None:
+        record = await spoken(engine)
+        assert ("spoken", "", []) == (record.state, engine.code(record), await sms(engine))
+        assert 1 == await count(engine, "spoken_consents")
+
+    @pytest.mark.parametrize("missing", MANDATORY)
+    async def test_where_one_disclosure_was_not_heard_there_is_none(self, engine: Engine, missing: str) -> None:
+        record = await ordered(engine)
+        events = (
+            event
+            for event in consented(record)
+            if not (isinstance(event, ev.PromptPlayed) and event.disclosure == missing)
+        )
+        record = await happen(engine, record, events)
+        await engine.append(record.order.order_id, kept())
+        assert ("calling", 0) == (record.state, await count(engine, "spoken_consents"))
+        assert "challenge.issued" not in await types(engine, record)
+
+    async def test_a_recording_that_fails_after_the_consent_voids_it(self, engine: Engine) -> None:
+        record = await spoken(engine)
+        failed = ev.RecordingFailed(call_id="call-1", reason="the disk is full")
+        after = await engine.append(record.order.order_id, failed)
+        assert ("failed", "the call could not be recorded: the disk is full") == (after.state, after.reason)
+        assert ["recording.failed"] == [
+            row["type"] for row in await engine.database.pool.fetch("SELECT type FROM consent.refusals")
+        ]
+        after = await engine.append(record.order.order_id, kept())
+        assert ("failed", []) == (after.state, await sms(engine))
+
+    async def test_a_recording_that_failed_on_an_earlier_call_bars_no_later_consent(self, engine: Engine) -> None:
+        record = await ordered(engine, call="now")
+        order_id = record.order.order_id
+        await engine.append(order_id, started("call-0"))
+        await engine.append(order_id, ev.RecordingFailed(call_id="call-0", reason="the disk was full"))
+        await engine.append(order_id, ended("call-0", "failed"))
+        record = await happen(engine, record, consented(record))
+        record = await engine.append(order_id, kept())
+        assert "confirmed" == (await engine.take_message("http", "1", NUMBER, engine.code(record))).state
 
 
 class TestTheDoor:
@@ -337,8 +279,23 @@ class TestReplies:
 
     async def test_a_gateway_with_another_secret_does_not_take_the_code(self, engine: Engine, clock: Clock) -> None:
         record = await challenged(engine)
-        stranger = Engine(engine.database, policy=Policy(), secret=b"another", gateway="g2", now=clock)
+        stranger = engine_on(engine.database, clock, gateway="g2", secret=b"another")
         assert "challenged" == (await stranger.take_message("http", "1", NUMBER, engine.code(record))).state
+
+    async def test_a_gateway_with_another_ledger_secret_reads_and_writes_nothing(
+        self, engine: Engine, clock: Clock
+    ) -> None:
+        record = await challenged(engine)
+        events = await count(engine, "events")
+        stranger = engine_on(engine.database, clock, gateway="g2", keyring=Keyring(b"x" * 32))
+        for attempt in (
+            stranger.record(record.order.order_id),
+            stranger.append(record.order.order_id, ev.HoldPlaced(by="x", reason="y")),
+            stranger.take_message("http", "1", NUMBER, engine.code(record)),
+        ):
+            with pytest.raises(Unsealable):
+                await attempt
+        assert [events, 0] == [await count(engine, table) for table in ("events", "inbound_messages")]
 
     async def test_a_code_confirms_once(self, engine: Engine) -> None:
         record = await challenged(engine)
@@ -361,11 +318,19 @@ class TestStopWords:
         await ordered(engine)
         assert "withdrawn" == (await engine.take_message("http", "1", NUMBER, "stop")).state
         record = await calling(engine)
+        record = await happen(engine, record, iter([*map(disclosed, MANDATORY), affirmed()]))
+        assert record.affirmed is not None
         assert "withdrawn" == (await engine.take_message("http", "2", NUMBER, "stop")).state
         after = await engine.append(
             record.order.order_id, ev.ConsentSpoken(call_id="call-1", order_hash=record.order_hash)
         )
         assert ("withdrawn", None) == (after.state, after.spoken)
+
+    async def test_a_stop_word_between_the_consent_and_its_recording_counts(self, engine: Engine) -> None:
+        record = await spoken(engine)
+        assert "withdrawn" == (await engine.take_message("http", "1", NUMBER, "stop")).state
+        after = await engine.append(record.order.order_id, kept())
+        assert ("withdrawn", "", [("stopped", 0)]) == (after.state, engine.code(after), await sms(engine))
 
     async def test_a_stop_word_ends_every_open_order_of_the_number(self, engine: Engine, clock: Clock) -> None:
         """Whoever answers the code's message with STOP must not be billed because a newer order took the word."""
@@ -408,174 +373,3 @@ class TestStopWords:
             "http", "s", NUMBER, "stop"
         )
         assert "reply.received" == (await types(engine, record))[-1]
-
-
-class TestTheLedger:
-    async def test_it_is_a_hash_chain(self, engine: Engine) -> None:
-        record = await confirmed(engine)
-        previous = ""
-        for entry in await engine.entries(record.order.order_id):
-            assert chain(previous, canonical(entry.body())) == entry.hash
-            previous = entry.hash
-
-    async def test_a_clock_that_goes_back_never_reorders_a_record(self, engine: Engine, clock: Clock) -> None:
-        record = await calling(engine)
-        clock.forward(hours=-5)
-        record = await engine.append(
-            record.order.order_id, ev.ConsentSpoken(call_id="call-1", order_hash=record.order_hash)
-        )
-        assert "confirmed" == (await engine.take_message("http", "1", NUMBER, engine.code(record))).state
-        times = [entry.at for entry in await engine.entries(record.order.order_id)]
-        assert sorted(set(times)) == times
-        assert START == times[0]
-
-    async def test_appends_at_the_same_time_keep_the_chain(self, engine: Engine) -> None:
-        record = await calling(engine)
-        await asyncio.gather(*(engine.append(record.order.order_id, heard()) for _ in range(20)))
-        assert list(range(1, 23)) == [entry.seq for entry in await engine.entries(record.order.order_id)]
-
-    async def test_two_gateways_append_to_one_record_in_turn(
-        self, engine: Engine, database: Database, clock: Clock
-    ) -> None:
-        """Each remembers where it left the record; the other has moved it on."""
-        record = await calling(engine)
-        order_id, second = record.order.order_id, engine_on(database, clock, gateway="g2")
-        for one in (second, engine, engine, second, engine):
-            await one.append(order_id, heard())
-        assert 7 == len(await second.entries(order_id))
-
-    async def test_a_consent_that_two_gateways_hear_at_once_is_one(
-        self, engine: Engine, database: Database, clock: Clock
-    ) -> None:
-        record = await calling(engine)
-        spoken = ev.ConsentSpoken(call_id="call-1", order_hash=record.order_hash)
-        second = engine_on(database, clock, gateway="g2")
-        await asyncio.gather(*(one.append(record.order.order_id, spoken) for one in (engine, second, engine)))
-        assert 1 == (await types(engine, record)).count("challenge.issued")
-
-    async def test_two_calls_at_once_claim_the_record_once(self, engine: Engine) -> None:
-        record = await ordered(engine)
-        found = await asyncio.gather(*(engine.append(record.order.order_id, started(f"call-{n}")) for n in range(5)))
-        assert 1 == len({after.call_id for after in found})
-        assert {1} == {after.calls for after in found}
-
-    async def test_different_messages_at_once_are_all_taken(self, engine: Engine) -> None:
-        record = await challenged(engine)
-        texts = [wrong(engine.code(record))] * 2 + [engine.code(record)] * 4
-        found = await asyncio.gather(
-            *(engine.take_message("http", str(n), NUMBER, text) for n, text in enumerate(texts))
-        )
-        assert {"taken"} == {inbound.result for inbound in found}
-        assert 6 == (await types(engine, record)).count("reply.received")
-        assert 1 == await count(engine, "deliveries")
-
-    async def test_one_message_delivered_many_times_at_once_is_taken_once(self, engine: Engine) -> None:
-        record = await challenged(engine)
-        text = wrong(engine.code(record))
-        found = await asyncio.gather(*(engine.take_message("http", "1", NUMBER, text) for _ in range(6)))
-        assert Counter({"taken": 1, "repeated": 5}) == Counter(inbound.result for inbound in found)
-        assert 1 == (await types(engine, record)).count("reply.received")
-
-    async def test_a_stored_event_that_was_changed_is_found(self, engine: Engine, owner: asyncpg.Connection) -> None:
-        record = await calling(engine)
-        await owner.execute("ALTER TABLE consent.events DISABLE TRIGGER USER")
-        await owner.execute("UPDATE consent.events SET body = replace(body, '39000', '93000') WHERE seq = 1")
-        with pytest.raises(BrokenChain, match="event 1 does not follow"):
-            await engine.record(record.order.order_id)
-
-    async def test_a_stored_event_that_was_taken_out_is_found(self, engine: Engine, owner: asyncpg.Connection) -> None:
-        record = await challenged(engine)
-        await owner.execute("ALTER TABLE consent.events DISABLE TRIGGER USER")
-        await owner.execute("SET session_replication_role = replica")
-        await owner.execute("DELETE FROM consent.events WHERE seq = 2")
-        with pytest.raises(BrokenChain, match="event 2 does not follow"):
-            await engine.record(record.order.order_id)
-
-    async def test_an_event_of_another_record_is_found_though_its_hash_is_right(
-        self, engine: Engine, owner: asyncpg.Connection
-    ) -> None:
-        record, other = await ordered(engine), await ordered(engine, OTHER)
-        order_id = record.order.order_id
-        (first,) = await engine.entries(order_id)
-        entry = ev.Entry(order_id=other.order.order_id, seq=2, event_id=str(uuid4()), at=START, event=started())
-        body = canonical(entry.body())
-        await owner.execute(
-            "INSERT INTO consent.events VALUES ($1, 2, $2, $3, 'call.started', $4, $5)",
-            UUID(order_id), UUID(entry.event_id), START, body.decode(), chain(first.hash, body),
-        )  # fmt: skip
-        with pytest.raises(BrokenChain, match="event 2 says that it is"):
-            await engine.record(order_id)
-
-
-class TestOneTransaction:
-    async def test_where_the_job_cannot_be_written_the_event_is_not(
-        self, engine: Engine, owner: asyncpg.Connection
-    ) -> None:
-        record = await calling(engine)
-        await owner.execute("ALTER TABLE consent.jobs ADD CONSTRAINT broken CHECK (kind <> 'send_sms') NOT VALID")
-        spoken = ev.ConsentSpoken(call_id="call-1", order_hash=record.order_hash)
-        with pytest.raises(asyncpg.CheckViolationError):
-            await engine.append(record.order.order_id, spoken)
-        assert ["order.created", "call.started"] == await types(engine, record)
-        assert [0, "calling"] == [
-            await count(engine, "spoken_consents"), await engine.database.pool.fetchval("SELECT state FROM consent.orders"),
-        ]  # fmt: skip
-        await owner.execute("ALTER TABLE consent.jobs DROP CONSTRAINT broken")
-        assert "challenged" == (await engine.append(record.order.order_id, spoken)).state
-
-    async def test_where_the_delivery_cannot_be_written_there_is_no_confirmation(
-        self, engine: Engine, owner: asyncpg.Connection
-    ) -> None:
-        record = await challenged(engine)
-        await owner.execute("ALTER TABLE consent.deliveries ADD CONSTRAINT broken CHECK (false)")
-        with pytest.raises(asyncpg.CheckViolationError):
-            await engine.take_message("http", "1", NUMBER, engine.code(record))
-        tables = ("confirmations", "code_replies", "provisioning_events", "deliveries", "inbound_messages")
-        assert [0] * 5 == [await count(engine, table) for table in tables]
-        assert "reply.received" not in await types(engine, record)
-        assert "deliver_webhook" not in dict(await jobs(engine))
-        await owner.execute("ALTER TABLE consent.deliveries DROP CONSTRAINT broken")
-        assert Inbound("taken", record.order.order_id, "confirmed") == await engine.take_message(
-            "http", "1", NUMBER, engine.code(record)
-        )
-
-    async def test_where_the_event_cannot_be_written_no_job_is(self, engine: Engine, owner: asyncpg.Connection) -> None:
-        await owner.execute("ALTER TABLE consent.events ADD CONSTRAINT broken CHECK (false)")
-        with pytest.raises(asyncpg.CheckViolationError):
-            await ordered(engine, call="now")
-        assert [0, 0] == [await count(engine, table) for table in ("orders", "jobs")]
-
-
-class TestLostCalls:
-    async def test_calls_of_a_gateway_that_died_are_over(self, engine: Engine) -> None:
-        record = await calling(engine)
-        assert 1 == await engine.end_lost_calls()
-        after = await engine.record(record.order.order_id)
-        assert ("ordered", "lost: the gateway restarted", True) == (after.state, after.reason, after.may_be_called)
-
-    async def test_calls_of_another_gateway_go_on(self, engine: Engine, database: Database, clock: Clock) -> None:
-        record = await calling(engine)
-        assert 0 == await engine_on(database, clock, gateway="g2").end_lost_calls()
-        assert "calling" == (await engine.record(record.order.order_id)).state
-
-    async def test_a_consent_that_was_given_survives(self, engine: Engine) -> None:
-        record = await challenged(engine)
-        assert 0 == await engine.end_lost_calls()
-        assert "challenged" == (await engine.record(record.order.order_id)).state
-
-    async def test_a_lost_outbound_call_is_made_again(self, engine: Engine, clock: Clock) -> None:
-        record = await ordered(engine, call="now")
-        await engine.append(record.order.order_id, started())
-        await engine.end_lost_calls()
-        assert ("place_call", {"order_id": record.order.order_id, "attempt": 2}) == (await jobs(engine))[-1]
-        run_at = await engine.database.pool.fetchval("SELECT max(run_at) FROM consent.jobs WHERE kind = 'place_call'")
-        assert timedelta(seconds=1800) <= run_at - START < timedelta(seconds=1801)
-
-
-async def test_a_dead_delivery_can_be_tried_again_once(engine: Engine) -> None:
-    await confirmed(engine)
-    webhook_id = str(await engine.database.pool.fetchval("SELECT webhook_id FROM consent.deliveries"))
-    assert not await engine.replay_delivery(webhook_id)
-    await engine.note_delivery(webhook_id, Answer(500, "HTTP 500"), last=True)
-    assert [True, False] == [await engine.replay_delivery(webhook_id) for _ in range(2)]
-    assert 2 == [kind for kind, _ in await jobs(engine)].count("deliver_webhook")
