@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 from gateway.telephony.errors import BadRecording
 from gateway.telephony.recording_format import (
@@ -29,7 +30,7 @@ from gateway.telephony.recording_format import (
     wav_header,
 )
 
-__all__ = ["Mark", "Recording", "Sound", "Writer", "path_of", "read_recording", "salvage", "wav_header"]
+__all__ = ["Mark", "Recording", "Sound", "Writer", "path_of", "read_recording", "salvage", "wav_header", "write_wav"]
 
 TORN = ".torn"
 LOCK_S = 30.0
@@ -166,16 +167,17 @@ class Writer:
 class Sound:
     """A finished recording, opened to be read a second at a time: ``with Sound(path, key) as sound``.
 
-    Raises OSError, and BadRecording for a file or a key that is not right.
+    Raises OSError, and BadRecording for a file or a key that is not right; of a *torn* one the whole chunks are read.
     """
 
-    def __init__(self, path: Path, key: bytes) -> None:
+    def __init__(self, path: Path, key: bytes, *, torn: bool = False) -> None:
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._layout = Layout.read(self._fd)
             self._safe = Safe(key, self._layout)
             self.call_id, self.rate = self._layout.call_id, self._layout.rate
-            self.frames = self._layout.frames(os.fstat(self._fd).st_size)
+            size = os.fstat(self._fd).st_size
+            self.frames = self._layout.room(size) if torn else self._layout.frames(size)
         except BaseException:
             os.close(self._fd)
             raise
@@ -204,6 +206,45 @@ def read_recording(path: Path, key: bytes) -> bytes:
     """The recording at *path* as WAV, whole. Raises OSError and BadRecording."""
     with Sound(path, key) as sound:
         return b"".join(sound.wav())
+
+
+def write_wav(
+    path: Path, key: bytes, out: BinaryIO, *, sha256: str, blocks: Sequence[str], prefix: bool = False
+) -> int:  # fmt: skip
+    """Write the recording at *path* to *out* as WAV, when it is the one that these hashes were taken of; how many ms it has.
+
+    Of one that was damaged or cut since, *prefix* writes what the *blocks* from the beginning on prove. Raises OSError, and
+    BadRecording for one that is not what it was.
+    """
+    with Sound(path, key, torn=prefix) as sound:
+        whole, tally = hashlib.sha256(wav_header(sound.frames, sound.rate)), Tally(sound.rate)
+        waiting, proven, frames = bytearray(), 0, 0
+        out.write(wav_header(sound.frames, sound.rate))
+        try:
+            for samples in sound.seconds():
+                whole.update(samples)
+                waiting += samples
+                marks = tally.add(samples)
+                if not marks and frames * PAIR + len(waiting) == sound.frames * PAIR:
+                    marks = tally.end()
+                for mark in marks:
+                    if proven == len(blocks) or mark.sha256.hex() != blocks[proven]:
+                        raise BadRecording(
+                            f"the recording of {sound.call_id} is not what it was after {proven * BLOCK_S} s"
+                        )
+                    out.write(waiting)
+                    proven, frames = proven + 1, frames + len(waiting) // PAIR
+                    waiting.clear()
+            if (proven, whole.hexdigest()) != (len(blocks), sha256):
+                raise BadRecording(
+                    f"the recording of {sound.call_id} ends after {sound.duration_ms / 1000:.1f} s, before its end"
+                )
+        except BadRecording:
+            if not prefix:
+                raise
+        out.seek(0)
+        out.write(wav_header(frames, sound.rate))
+        return frames * 1000 // sound.rate
 
 
 def salvage(path: Path, key: bytes) -> Recording | None:
