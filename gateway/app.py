@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
+import random
 import time
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -18,14 +19,17 @@ from prometheus_client import REGISTRY
 from gateway.calls import Calls
 from gateway.consent.order import Language, normalise_number
 from gateway.consent.record import Record
+from gateway.deliveries import Deliveries
 from gateway.effects import Effects
 from gateway.engine import Engine
 from gateway.house import House
 from gateway.lost_calls import close_lost_calls
 from gateway.measure.canary import check_canaries
-from gateway.metrics import TelephonyMetrics
-from gateway.provisioning.delivery import Endpoint
+from gateway.metrics import DeliveryMetrics, TelephonyMetrics
+from gateway.provisioning.delivery import Poster
+from gateway.provisioning.guard import Guard
 from gateway.provisioning.signature import read_secret, verify
+from gateway.retention import Archive
 from gateway.secret_files import code_secret, keyring
 from gateway.settings import Settings, split_host_port
 from gateway.sms.channel import SmsChannel
@@ -40,6 +44,7 @@ from gateway.switchboard import Switchboard, open_switchboard
 from gateway.telephony.agent import UserAgent
 from gateway.telephony.errors import BadMessage, CallFailed, TelephonyError
 from gateway.web.api import Api, Offered
+from gateway.webhooks import endpoints_of, subscriptions_of
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +97,7 @@ class Gateway:
             keyring=keyring(settings),
             gateway=settings.gateway,
             now=utc_now,
+            subscriptions=subscriptions_of(settings),
         )
         await close_lost_calls(self.engine)
         prompts = PromptStore(settings.data_dir / "cache" / "prompts", self.house.prompts_folder)
@@ -108,15 +114,11 @@ class Gateway:
             self.agent, self.engine, self.house, prompts, board.lines, board.destinations,
             region=settings.sip.default_region, transfer_targets=settings.transfer,
         )  # fmt: skip
+        purging = asyncio.create_task(Archive(self.engine, settings, utc_now).keep_clean())
+        self._stack.callback(purging.cancel)
         sms = self._sms(session, board)
-        endpoints = {
-            tenant.id: Endpoint(tenant.webhook_url, read_secret(tenant.webhook_secret.get_secret_value()))
-            for tenant in settings.tenants
-        }
-        effects = Effects(
-            self.engine, self.house, self.calls, sms, endpoints, session,
-            most_calls=settings.sip.most_calls, now=utc_now,
-        )  # fmt: skip
+        deliveries = await self._deliveries()
+        effects = Effects(self.engine, self.house, self.calls, sms, deliveries, most_calls=settings.sip.most_calls)
         runner = JobRunner(database, effects.kinds())
         runner.start()
         push(runner.stop)
@@ -125,6 +127,18 @@ class Gateway:
         await self._start_api(board)
         gc.freeze()  # what is here now stays: a full collection must not hold up the media clock
         log.info("gateway.ready", sip=self.agent.port, api=self.api_port, languages=sorted(self.house.listeners))
+
+    async def _deliveries(self) -> Deliveries:
+        settings = self.settings
+        poster = await self._stack.enter_async_context(Poster(Guard(settings.provisioning.allowed_networks)))
+        deliveries = Deliveries(
+            self.engine, endpoints_of(settings), poster,
+            now=utc_now, random=random.random, jitter=settings.provisioning.jitter,
+        )  # fmt: skip
+        metrics = DeliveryMetrics(deliveries)
+        REGISTRY.register(metrics)
+        self._stack.callback(REGISTRY.unregister, metrics)
+        return deliveries
 
     async def _start_listeners(self) -> None:
         async def start(language: Language, spec: str) -> None:

@@ -10,13 +10,23 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
-from uuid import UUID
 
 import asyncpg
 import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.table import Table
 
-from gateway import cli_bench, cli_doctor, cli_keys, cli_models, cli_speech, runtime
+from gateway import (
+    cli_bench,
+    cli_deliveries,
+    cli_doctor,
+    cli_evidence,
+    cli_keys,
+    cli_models,
+    cli_recordings,
+    cli_speech,
+    runtime,
+)
 from gateway.app import Gateway
 from gateway.checks import all_faults, database_faults, static_faults
 from gateway.cli_common import FAULT, AsJson, Config, complain, err, fail, out, print_rows, settings_of, with_engine
@@ -28,13 +38,12 @@ from gateway.engine import Engine
 from gateway.extras import ExtraMissing, need
 from gateway.house import load_house
 from gateway.language.errors import LanguageError
-from gateway.provisioning.signature import PREFIX
+from gateway.provisioning.signature import PREFIX, write_signing_key
 from gateway.resources import data_folder
 from gateway.settings import SettingsError
 from gateway.settings_file import commented_toml
 from gateway.speech.errors import SpeechError
 from gateway.store import ledger
-from gateway.store.database import sql
 from gateway.store.errors import StoreError
 from gateway.store.postgres import PostgresError
 from gateway.telephony.errors import TelephonyError
@@ -42,11 +51,11 @@ from gateway.timeline import timeline
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__)
 record_app = typer.Typer(no_args_is_help=True, help="Look at the records of orders.")
-deliveries_app = typer.Typer(no_args_is_help=True, help="Webhooks to billing systems: list them, replay dead ones.")
 dialplan_app = typer.Typer(no_args_is_help=True, help="Call scripts.")
 for name, sub in (
-    ("record", record_app), ("deliveries", deliveries_app), ("dialplan", dialplan_app), ("models", cli_models.app),
+    ("record", record_app), ("deliveries", cli_deliveries.app), ("dialplan", dialplan_app), ("models", cli_models.app),
     ("bench", cli_bench.app), ("speech", cli_speech.app), ("keys", cli_keys.app),
+    ("evidence", cli_evidence.app), ("recording", cli_recordings.app),
 ):  # fmt: skip
     app.add_typer(sub, name=name)
 app.command("doctor")(cli_doctor.doctor)
@@ -120,8 +129,17 @@ def config() -> None:
 
 
 @app.command()
-def secret() -> None:
+def secret(
+    ed25519: Annotated[
+        bool,
+        typer.Option("--ed25519", help="a key pair instead: whsk_... to sign with here, whpk_... to verify with there"),
+    ] = False,
+) -> None:
     """Make a secret for signing webhooks or SMS replies (whsec_...)."""
+    if ed25519:
+        private, public = write_signing_key(Ed25519PrivateKey.generate())
+        sys.stdout.write(f"{private}\n{public}\n")
+        return
     sys.stdout.write(PREFIX + base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
 
 
@@ -172,10 +190,12 @@ def record_show(
     for moment in timeline(entries):
         table.add_row(moment.at, moment.what, moment.details, moment.state, style="bold" if moment.state else None)
     out.print(table, markup=False)
-    settings = settings_of(config)
-    for entry in entries:
-        if entry.event.type == "recording.kept":
-            out.print(f"recording: {settings.data_dir / 'recordings' / (entry.event.sha256 + '.wav')}", soft_wrap=True)
+    kept = [entry for entry in entries if entry.event.type == "recording.kept"]
+    if kept:
+        out.print(
+            f"recording: consent-gateway recording export {kept[0].order_id[:8]} -o call.wav --by NAME --purpose TEXT",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 @record_app.command("list")
@@ -192,34 +212,6 @@ def record_list(
 
     rows = with_engine(config, run)
     print_rows(rows, ("order_id", "tenant", "number", "state", "updated_at"), as_json)
-
-
-@deliveries_app.command("list")
-def deliveries_list(
-    dead: Annotated[bool, typer.Option("--dead", help="only those that were given up")] = False,
-    config: Config = None,
-    as_json: AsJson = False,
-) -> None:
-    """List webhook deliveries, the newest first."""
-
-    async def run(engine: Engine) -> list[dict[str, Any]]:
-        rows = await engine.database.pool.fetch(sql("list_deliveries"), "dead" if dead else None, 100)
-        return [dict(row) for row in rows]
-
-    rows = with_engine(config, run)
-    print_rows(rows, ("webhook_id", "order_id", "state", "attempts", "last_status", "last_error"), as_json)
-
-
-@deliveries_app.command("replay")
-def deliveries_replay(webhook_id: str, config: Config = None) -> None:
-    """Deliver a dead webhook again, under its old webhook-id, with its whole schedule."""
-    try:
-        UUID(webhook_id)
-    except ValueError:
-        fail(f"{webhook_id!r} is no webhook id; list them with: consent-gateway deliveries list --dead")
-    if not with_engine(config, lambda engine: engine.replay_delivery(webhook_id)):
-        fail(f"no dead delivery {webhook_id}; list them with: consent-gateway deliveries list --dead")
-    out.print("enqueued; the running gateway delivers it")
 
 
 @dialplan_app.command("lint")

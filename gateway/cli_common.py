@@ -22,6 +22,7 @@ from gateway.engine import Engine
 from gateway.secret_files import code_secret, keyring
 from gateway.settings import Settings, find_file, load_settings
 from gateway.store.database import Database
+from gateway.webhooks import subscriptions_of
 
 out, err = Console(), Console(stderr=True)
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="settings file [default: ./gateway.toml]")]
@@ -44,7 +45,7 @@ def with_engine(config: Path | None, work: Callable[[Engine], Awaitable[Result]]
         try:
             engine = Engine(
                 database, policy=settings.policy.policy(), secret=code_secret(settings), keyring=keyring(settings),
-                gateway="cli", now=lambda: datetime.now(UTC),
+                gateway="cli", now=lambda: datetime.now(UTC), subscriptions=subscriptions_of(settings),
             )  # fmt: skip
             return await work(engine)
         finally:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import datetime
-from uuid import UUID
-
-import aiohttp
 import structlog
 
 from gateway.calls import Calls
 from gateway.consent import events as ev
+from gateway.deliveries import JOB, MOST_AT_ONCE, Deliveries
 from gateway.engine import Engine
 from gateway.house import House
-from gateway.provisioning.delivery import RETRY_DELAYS_S, Answer, Endpoint, post
+from gateway.provisioning.schedule import RETRY_DELAYS_S
 from gateway.sms.channel import SmsChannel
 from gateway.sms.errors import SmsError, SmsRejected
 from gateway.speech.errors import SpeechError
-from gateway.store.database import sql
 from gateway.store.jobs import Job, Kind, Retry
 from gateway.telephony.errors import CallFailed
 
@@ -35,20 +30,16 @@ class Effects:
         house: House,
         calls: Calls,
         sms: SmsChannel | None,
-        endpoints: Mapping[str, Endpoint],
-        session: aiohttp.ClientSession,
+        deliveries: Deliveries,
         *,
         most_calls: int,
-        now: Callable[[], datetime],
     ) -> None:
         self._engine = engine
         self._house = house
         self._calls = calls
         self._sms = sms
-        self._endpoints = endpoints
-        self._session = session
+        self._deliveries = deliveries
         self._most_calls = most_calls
-        self._now = now
 
     def kinds(self) -> dict[str, Kind]:
         """What the job runner is given."""
@@ -57,7 +48,7 @@ class Effects:
             "place_call": Kind(self.place_call, backoff_s=PLACE_CALL_DELAYS_S, most=10),
             "expire_challenge": Kind(self.expire_challenge, backoff_s=(1.0, 10.0, 60.0), most=10),
             "send_sms": Kind(self.send_sms, backoff_s=SMS_DELAYS_S, most=10),
-            "deliver_webhook": Kind(self.deliver_webhook, backoff_s=RETRY_DELAYS_S, most=20),
+            JOB: Kind(self._deliveries.attempt, backoff_s=RETRY_DELAYS_S, most=MOST_AT_ONCE),
         }
 
     async def render_prompts(self, job: Job) -> None:
@@ -117,20 +108,3 @@ class Effects:
             raise Retry(SMS_DELAYS_S[job.attempt - 1], str(error)) from error
         sent = ev.SmsSent(kind=kind, channel=self._sms.name, message_id=message_id, text=text(MASKED_CODE))
         await self._engine.append(order.order_id, sent)
-
-    async def deliver_webhook(self, job: Job) -> None:
-        """One attempt. What the billing system says is kept; the schedule lasts a day, then the delivery is dead."""
-        webhook_id = job.payload["webhook_id"]
-        delivery = await self._engine.database.pool.fetchrow(sql("select_delivery"), UUID(webhook_id))
-        if delivery is None or delivery["state"] == "delivered":
-            return
-        endpoint = self._endpoints.get(delivery["tenant"])
-        if endpoint is None:
-            answer = Answer(None, error=f"tenant {delivery['tenant']} is not configured on this gateway")
-        else:
-            stamp = int(self._now().timestamp())
-            answer = await post(self._session, endpoint, webhook_id, stamp, delivery["body"].encode())
-        last = job.attempt > len(RETRY_DELAYS_S)
-        await self._engine.note_delivery(webhook_id, answer, last=last)
-        if not answer.accepted and not last:
-            raise Retry(RETRY_DELAYS_S[job.attempt - 1], answer.error)

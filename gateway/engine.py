@@ -17,8 +17,8 @@ from zoneinfo import ZoneInfo
 import structlog
 from pydantic import ValidationError
 
+from gateway import deliveries
 from gateway.consent import events as ev
-from gateway.consent.canonical import canonical
 from gateway.consent.code import Reply, code_matches, derive_code, read_reply
 from gateway.consent.effects import (
     BlockNumber,
@@ -33,15 +33,14 @@ from gateway.consent.effects import (
 )
 from gateway.consent.errors import ConsentError, Fault, OrderRefused
 from gateway.consent.order import DialplanRef, Order, OrderRequest, Policy, check_order, mask
-from gateway.consent.proofs import Confirmation
 from gateway.consent.record import CONFIRMED, ENDS, Record, begin, challenge_expiry, reduce, replay
 from gateway.ledger.errors import LedgerError
 from gateway.ledger.sealing import Keyring, events_key, new_key
-from gateway.provisioning.delivery import Answer
 from gateway.store import ledger
 from gateway.store.database import Connection, Database, sql
 from gateway.store.errors import ErasedRecord
 from gateway.store.jobs import enqueue
+from gateway.webhooks import Subscriptions
 
 log = structlog.get_logger(__name__)
 TICK = timedelta(microseconds=1)
@@ -77,7 +76,7 @@ class Engine:
 
     def __init__(
         self, database: Database, *, policy: Policy, secret: bytes, keyring: Keyring, gateway: str,
-        now: Callable[[], datetime],
+        now: Callable[[], datetime], subscriptions: Subscriptions | None = None,
     ) -> None:  # fmt: skip
         self.database = database
         self.policy = policy
@@ -85,6 +84,7 @@ class Engine:
         self.gateway = gateway
         self._secret = secret
         self._now = now
+        self._subscriptions = subscriptions or Subscriptions()
         self._tails: OrderedDict[str, _Tail] = OrderedDict()
 
     async def create(self, request: OrderRequest, tenant: str, dialplan: DialplanRef) -> Record:
@@ -119,7 +119,7 @@ class Engine:
         await ledger.insert_order(connection, record, now)
         await ledger.insert_record_key(connection, self.keyring, order.order_id, key)
         entry = await ledger.insert_entry(connection, entry, "", events_key(key))
-        await self._enqueue(connection, record, entry, effects)
+        await self._enqueue(connection, record, entry, effects, events_key(key))
         log.info("order.created", order=order.order_id, tenant=tenant, number=mask(subscriber.number))
         return record
 
@@ -156,6 +156,8 @@ class Engine:
             if seen is not None:
                 return await self._repeated(connection, seen["order_id"], message_id)
             order_ids = await self._orders_for(connection, number, reply)
+            for known in sorted(order_ids):  # before anything refers to them: else two replies wait for each other
+                await ledger.lock_order(connection, known)
             order_id = order_ids[0] if order_ids else None
             result = "taken" if order_id else "unknown_number"
             inserted = await connection.fetchval(
@@ -183,36 +185,6 @@ class Engine:
             return ""
         number = record.order.subscriber.number
         return derive_code(self._secret, record.order_hash, number, challenge.challenge_id, challenge.nonce)
-
-    async def note_delivery(self, webhook_id: str, answer: Answer, *, last: bool) -> None:
-        """What came of one POST, in the delivery and in the record, together."""
-        async with self.database.transaction() as connection:
-            row = await connection.fetchrow(sql("select_delivery"), UUID(webhook_id))
-            assert row is not None, "an attempt was made for it"
-            order_id, attempt = str(row["order_id"]), row["attempts"] + 1
-            state = "delivered" if answer.accepted else "dead" if last else "pending"
-            await connection.execute(
-                sql("update_delivery"), UUID(webhook_id), state, answer.status, answer.error, self._now()
-            )
-            attempted = ev.DeliveryAttempted(
-                webhook_id=webhook_id, attempt=attempt, status=answer.status, error=answer.error
-            )
-            await self.append_within(connection, order_id, attempted)
-            if answer.accepted:
-                provisioned = ev.OrderProvisioned(webhook_id=webhook_id, reference=answer.reference)
-                await self.append_within(connection, order_id, provisioned)
-            elif last:
-                log.error("delivery.dead", order=order_id, webhook_id=webhook_id, attempts=attempt)
-                await self.append_within(connection, order_id, ev.DeliveryDead(webhook_id=webhook_id, attempts=attempt))
-
-    async def replay_delivery(self, webhook_id: str) -> bool:
-        """Try a dead delivery again, with its whole schedule; False when there is no dead one of that id."""
-        async with self.database.transaction() as connection:
-            attempts = await connection.fetchval(sql("revive_delivery"), UUID(webhook_id), self._now())
-            if attempts is None:
-                return False
-            await enqueue(connection, "deliver_webhook", f"{webhook_id}:{attempts}", {"webhook_id": webhook_id})
-            return True
 
     async def lost_calls(self) -> list[Record]:
         """The records whose call this gateway was running when it last died."""
@@ -262,7 +234,10 @@ class Engine:
         entry = ev.Entry(order_id=order_id, seq=tail.seq + 1, event_id=str(uuid4()), at=at, event=event)
         entry = await ledger.insert_entry(connection, entry, tail.hash, tail.key)
         after, effects = reduce(before, entry)
-        self._keep(order_id, _Tail(entry.seq, entry.hash, at, after, tail.key))
+        if after.erased:
+            self._tails.pop(order_id, None)
+        else:
+            self._keep(order_id, _Tail(entry.seq, entry.hash, at, after, tail.key))
         if after.spoken is not None and before.spoken is None:
             await ledger.insert_spoken(connection, after.spoken)
         if after.confirmation is not None and before.confirmation is None:
@@ -271,7 +246,7 @@ class Engine:
             await ledger.insert_refusal(connection, entry, after.state)
         if after is not before:
             await ledger.project(connection, after, at)
-        await self._enqueue(connection, after, entry, effects)
+        await self._enqueue(connection, after, entry, effects, tail.key)
         if any(isinstance(effect, IssueChallenge) for effect in effects):
             issued = ev.ChallengeIssued(
                 challenge_id=str(uuid4()), nonce=token_hex(16), expires_at=challenge_expiry(after, at)
@@ -301,7 +276,7 @@ class Engine:
             self._tails.popitem(last=False)
 
     async def _enqueue(
-        self, connection: Connection, record: Record, entry: ev.Entry, effects: tuple[Effect, ...]
+        self, connection: Connection, record: Record, entry: ev.Entry, effects: tuple[Effect, ...], key: bytes
     ) -> None:
         order_id, event_id = entry.order_id, entry.event_id
         for effect in effects:
@@ -319,10 +294,9 @@ class Engine:
                     payload = {"order_id": order_id, "kind": kind, "tries_left": tries_left, "event_id": event_id}
                     await enqueue(connection, "send_sms", f"{event_id}:sms", payload)
                 case Notify(kind):
-                    payload = {"order_id": order_id, "kind": kind, "state": record.state, "event_id": event_id}
-                    await enqueue(connection, "notify", f"{event_id}:notify", payload)
+                    await deliveries.notify(connection, record, kind, entry, key, self._subscriptions)
                 case Provision(confirmation):
-                    await self._provision(connection, record, confirmation, entry.at)
+                    await deliveries.confirm(connection, record, confirmation, entry, key)
                 case BlockNumber():
                     number = record.order.subscriber.number
                     await connection.execute(sql("block_number"), number, record.reason, UUID(order_id), entry.at)
@@ -336,38 +310,3 @@ class Engine:
         for other in sorted(await ledger.orders_of(connection, number, OPEN)):
             if other != but:
                 await self.append_within(connection, other, event)
-
-    async def _provision(
-        self, connection: Connection, record: Record, confirmation: Confirmation, at: datetime
-    ) -> None:
-        webhook_id = str(uuid4())
-        body = canonical(webhook_body(record, confirmation))
-        tenant = record.order.tenant
-        await ledger.insert_provisioning(connection, confirmation, webhook_id, tenant, body, at)
-        await enqueue(connection, "deliver_webhook", f"{webhook_id}:0", {"webhook_id": webhook_id})
-
-
-def webhook_body(record: Record, confirmation: Confirmation) -> dict[str, Any]:
-    """What the billing system is told: the terms, and where both proofs stand in the record."""
-    order = record.order
-    return {
-        "type": "consent.confirmed",
-        "timestamp": confirmation.reply.at.isoformat(),
-        "data": {
-            "order_id": order.order_id,
-            "order_hash": confirmation.order_hash,
-            "subscriber": {"number": order.subscriber.number},
-            "offer": order.offer.model_dump(mode="json"),
-            "dialplan": order.dialplan.model_dump(mode="json"),
-            "spoken_consent": {
-                "call_id": confirmation.spoken.call_id,
-                "event_id": confirmation.spoken.event_id,
-                "at": confirmation.spoken.at.isoformat(),
-            },
-            "code_reply": {
-                "challenge_id": confirmation.reply.challenge_id,
-                "event_id": confirmation.reply.event_id,
-                "at": confirmation.reply.at.isoformat(),
-            },
-        },
-    }

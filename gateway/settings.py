@@ -36,6 +36,8 @@ ENVIRONMENT = "CONSENT_GATEWAY"
 DEFAULT_FILE = "gateway.toml"
 SHORTEST_SECRET = 24
 SHORTEST_SESSION_S = 90
+MAIN_ENDPOINT = "main"
+"""The name of a tenant's webhook_url among its endpoints."""
 
 
 class SettingsError(Exception):
@@ -267,6 +269,13 @@ class Tenant(Section):
         (), description="what else is posted to webhook_url: consent.refused, order.provisioned ..."
     )
     endpoints: tuple[EndpointSettings, ...] = Field((), description="more addresses, for notices only")
+
+    @model_validator(mode="after")
+    def _named(self) -> Tenant:
+        names = [MAIN_ENDPOINT, *(endpoint.name for endpoint in self.endpoints)]
+        if len(set(names)) != len(names):
+            raise ValueError(f"endpoints: two of the same name, or one named {MAIN_ENDPOINT!r}, which is webhook_url")
+        return self
 
 
 class Provisioning(Section):

@@ -3,6 +3,7 @@
 StoreError
 ├── DatabaseUnreachable   no connection; the message names the address and the mend
 ├── UnknownOrder          no such order
+├── UnknownDelivery       no such webhook
 └── ErasedRecord          its person was erased: the key is destroyed
 """
 
@@ -19,6 +20,10 @@ class DatabaseUnreachable(StoreError):
 
 class UnknownOrder(StoreError):
     """There is no order of that number."""
+
+
+class UnknownDelivery(StoreError):
+    """There is no webhook of that id."""
 
 
 class ErasedRecord(StoreError):

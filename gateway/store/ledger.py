@@ -122,11 +122,10 @@ async def insert_refusal(connection: Connection, entry: Entry, state: str) -> No
 
 
 async def insert_provisioning(
-    connection: Connection, confirmation: Confirmation, webhook_id: str, tenant: str, body: bytes, at: datetime
+    connection: Connection, confirmation: Confirmation, webhook_id: str, at: datetime
 ) -> None:
     order_id = _uuid(confirmation.order_id)
     await connection.execute(sql("insert_provisioning_event"), UUID(webhook_id), order_id, confirmation.order_hash, at)
-    await connection.execute(sql("insert_delivery"), UUID(webhook_id), tenant, order_id, body.decode(), at)
 
 
 async def orders_of(connection: Connection, number: str, states: Sequence[str]) -> list[str]:

@@ -58,30 +58,6 @@ INSERT INTO consent.refusals (order_id, event_id, type, at, state) VALUES ($1, $
 -- name: insert_provisioning_event
 INSERT INTO consent.provisioning_events (webhook_id, order_id, order_hash, at) VALUES ($1, $2, $3, $4);
 
--- name: insert_delivery
-INSERT INTO consent.deliveries (webhook_id, tenant, order_id, body, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $5);
-
--- name: select_delivery
-SELECT webhook_id, tenant, order_id, body, state, attempts, last_status, last_error, created_at, updated_at
-FROM consent.deliveries WHERE webhook_id = $1;
-
--- name: update_delivery
-UPDATE consent.deliveries
-SET state = CASE state WHEN 'delivered' THEN state ELSE $2 END, attempts = attempts + 1, last_status = $3, last_error = $4, updated_at = $5
-WHERE webhook_id = $1;
-
--- name: revive_delivery
-UPDATE consent.deliveries SET state = 'pending', updated_at = $2
-WHERE webhook_id = $1 AND (state = 'dead' OR (state = 'pending' AND EXISTS (
-    SELECT FROM consent.jobs
-    WHERE kind = 'deliver_webhook' AND jobs.state = 'held' AND payload->>'webhook_id' = deliveries.webhook_id::text
-))) RETURNING attempts;
-
--- name: list_deliveries
-SELECT webhook_id, tenant, order_id, state, attempts, last_status, last_error, created_at, updated_at
-FROM consent.deliveries WHERE $1::text IS NULL OR state = $1 ORDER BY created_at DESC LIMIT $2;
-
 -- name: insert_inbound_message
 INSERT INTO consent.inbound_messages (channel, message_id, number, order_id, result, received_at)
 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (channel, message_id) DO NOTHING RETURNING 1;
