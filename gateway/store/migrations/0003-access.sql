@@ -107,7 +107,8 @@ CREATE INDEX orders_page ON consent.orders (tenant, created_at DESC, order_id DE
 GRANT SELECT, INSERT ON consent.api_keys, consent.api_key_revocations, consent.audit, consent.offers, consent.offer_withdrawals,
     consent.do_not_call TO consent_app;
 GRANT UPDATE (last_used_at) ON consent.api_keys TO consent_app;
-GRANT SELECT, INSERT, DELETE ON consent.idempotency_keys TO consent_app;
+-- Outdated ones are locked before they are deleted, so that two who clean up never wait for each other; a lock needs UPDATE of some column.
+GRANT SELECT, INSERT, DELETE, UPDATE (at) ON consent.idempotency_keys TO consent_app;
 
 -- migrate: rollback
 
