@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import asyncpg
+from pydantic import SecretStr
 
 from gateway.house import NO_ORDER, House, load_house
-from gateway.provisioning.errors import BadSecret
-from gateway.provisioning.signature import read_secret
+from gateway.provisioning.errors import BadSecret, TargetRefused
+from gateway.provisioning.guard import Guard
+from gateway.provisioning.signature import read_secret, read_signing_key
 from gateway.settings import Settings, split_host_port
 from gateway.speech.errors import GrammarTooLarge, ModelMissing, SpeechError, UnknownWords
 from gateway.speech.models import ModelSource, check_words, read_vocabulary
@@ -25,6 +27,7 @@ def static_faults(settings: Settings) -> list[str]:
     """What can be seen without binding, connecting or loading a model; `serve` refuses to start with any of it."""
     house, faults = load_house(settings)
     faults += _secrets(settings)
+    faults += _webhooks(settings)
     faults += _sip(settings)
     for language, spec in settings.speech.models.items():
         try:
@@ -131,16 +134,13 @@ def _sip_addresses(settings: Settings) -> list[str]:
 
 def _secrets(settings: Settings) -> list[str]:
     faults = []
-    secrets = [(f"tenants.{tenant.id}.webhook_secret", tenant.webhook_secret) for tenant in settings.tenants]
+    secrets = []
     if settings.sms.inbound_secret.get_secret_value():
         secrets.append(("sms.inbound_secret", settings.sms.inbound_secret))
     elif settings.sms.channel == "http":
         faults.append("sms.inbound_secret: empty, so replies cannot be taken; make one with: consent-gateway secret")
     for name, secret in secrets:
-        try:
-            read_secret(secret.get_secret_value())
-        except BadSecret as error:
-            faults.append(f"{name}: {error}")
+        faults += _unreadable(name, secret, read_secret)
     if settings.database.dsn.get_secret_value() and not settings.sms.code_secret.get_secret_value():
         faults.append(
             "sms.code_secret: empty beside database.dsn, where gateways must share one; set it to 24 characters or more"
@@ -150,6 +150,39 @@ def _secrets(settings: Settings) -> list[str]:
     if not settings.tenants:
         faults.append("tenants: none, so nobody can place an order; add [[tenants]]")
     return faults
+
+
+def _webhooks(settings: Settings) -> list[str]:
+    """Secrets that cannot sign, and addresses that nothing may be posted to; what a name points to is seen when it is posted to."""
+    guard, faults = Guard(settings.provisioning.allowed_networks), []
+    for tenant in settings.tenants:
+        path = f"tenants.{tenant.id}"
+        found = [
+            (f"{path}.webhook_", tenant.webhook_url, tenant.webhook_secret, tenant.webhook_previous_secret, tenant.webhook_signing_key),
+            *(
+                (f"{path}.endpoints.{one.name}.", one.url, one.secret, one.previous_secret, one.signing_key)
+                for one in tenant.endpoints
+            ),
+        ]  # fmt: skip
+        for name, url, secret, previous, signing_key in found:
+            faults += _unreadable(f"{name}secret", secret, read_secret)
+            if previous.get_secret_value():
+                faults += _unreadable(f"{name}previous_secret", previous, read_secret)
+            if signing_key.get_secret_value():
+                faults += _unreadable(f"{name}signing_key", signing_key, read_signing_key)
+            try:
+                guard.check(url)
+            except TargetRefused as error:
+                faults.append(f"{name}url: {error}")
+    return faults
+
+
+def _unreadable(name: str, secret: SecretStr, read: Callable[[str], object]) -> list[str]:
+    try:
+        read(secret.get_secret_value())
+    except BadSecret as error:
+        return [f"{name}: {error}"]
+    return []
 
 
 def _bindable(name: str, address: str, kind: socket.SocketKind) -> list[str]:

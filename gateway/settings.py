@@ -246,8 +246,8 @@ class Sms(Section):
 class EndpointSettings(Section):
     """One more address that a tenant's notices are posted to."""
 
-    name: Identifier
-    url: str
+    name: Identifier = Field(description="as deliveries list shows it; main is webhook_url")
+    url: str = Field(description="where they are posted")
     secret: SecretStr = Field(description="whsec_...: signs what is posted here")
     previous_secret: SecretStr = Field(SecretStr(""), description="signs beside it while the secret is being changed")
     signing_key: SecretStr = Field(SecretStr(""), description="whsk_...: an Ed25519 signature (v1a) as well")

@@ -202,6 +202,9 @@ api_key = "{world.api_key}"
 webhook_url = "http://127.0.0.1:{world.parties_port}/billing"
 webhook_secret = "{world.billing.secret}"
 
+[provisioning]
+allowed_networks = ["127.0.0.0/8"]
+
 [api]
 bind = "127.0.0.1:{world.api_port}"
 

@@ -246,6 +246,9 @@ api_key = "{world.api_key}"
 webhook_url = "http://{HOST}:{world.parties_port}/billing"
 webhook_secret = "{world.billing.secret}"
 
+[provisioning]
+allowed_networks = ["127.0.0.0/8"]
+
 [api]
 bind = "{HOST}:{world.api_port}"
 

@@ -280,7 +280,7 @@ class TestThePrintedFile:
         text = uncommented()
         for blank, value in FILLED.items():
             assert f"\n{blank}\n" in text
-            text = text.replace(f"\n{blank}\n", f"\n{value}\n", 1)
+            text = text.replace(f"\n{blank}\n", f"\n{value}\n")
         settings = load(text)
         lists = {"softphones", "lines", "tenants", "sms"}
         assert load_settings(None).model_dump(exclude=lists) == settings.model_dump(exclude=lists)
