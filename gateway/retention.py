@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
-import asyncpg
 import structlog
 
 from gateway.consent import events as ev
@@ -25,7 +24,7 @@ from gateway.engine import Engine
 from gateway.ledger.errors import LedgerError
 from gateway.ledger.sealing import recording_key
 from gateway.settings import Recordings, Settings
-from gateway.store.database import UNREACHABLE, sql
+from gateway.store.database import sql
 from gateway.store.errors import ErasedRecord
 from gateway.telephony.errors import BadRecording
 from gateway.telephony.recording_format import path_of
@@ -229,8 +228,8 @@ class Archive:
             try:
                 await self.purge()
                 delay_s = DAILY_S
-            except (*UNREACHABLE, asyncpg.PostgresError) as error:
-                log.warning("recordings.not_purged", error=str(error))
+            except Exception as error:  # noqa: BLE001 - whatever a lost database or disk makes of it, it is done later
+                log.error("recordings.not_purged", error=repr(error))
                 delay_s = AGAIN_S
 
     def _is_ours(self, one: Recorded) -> bool:
