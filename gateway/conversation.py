@@ -71,6 +71,7 @@ class Conversation:
         self._listener = listener
         self._transfer_targets = transfer_targets
         self._stopping = False
+        self._parting: asyncio.Task[None] | None = None
         self._step = plan.start
         self._captures: dict[str, ev.Capture] = {}
         self._minutes = Minutes(call.call_id, self._note)
@@ -88,6 +89,7 @@ class Conversation:
         action = next(actions)
         outcome: ev.CallOutcome = "failed"
         reason = ""
+        self._call.stream.on_unrecorded = self._on_unrecorded
         try:
             async with asyncio.timeout(MOST_CALL_S):
                 while not isinstance(action, script.End):
@@ -107,6 +109,9 @@ class Conversation:
         finally:
             self._watch.off()
             self._machines.person()
+            self._call.stream.on_unrecorded = None
+        if self._parting is not None:
+            await self._parting
         await self._minutes.write_asides()
         await self._prompter.lost()
         machine = self._plan.machine if self._machine else None
@@ -128,6 +133,12 @@ class Conversation:
         except CallOver:
             return
         self._call.hangup(reason)
+
+    def _on_unrecorded(self, reason: str) -> None:
+        """A call that is not recorded ends, politely (rule R8), and no consent is taken from now on."""
+        self._stopping = True
+        if self._parting is None:
+            self._parting = asyncio.create_task(self.say_goodbye(reason))
 
     async def _do_unless_machine(self, action: script.Action) -> script.Result:
         """What came of *action*, or that a machine was heard in the middle of it."""

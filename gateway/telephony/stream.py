@@ -62,7 +62,7 @@ class MediaStream:
         "_checked", "_heard", "_held", "_holding", "_keys_in", "_keys_out", "_latched", "_others", "_passages", "_payload_type",
         "_playing", "_playout", "_protection", "_receive", "_received_before", "_room", "_second", "_send_to", "_sequence",
         "_silence", "_source", "_ssrc", "_timeout_frames", "_timestamp", "_wall", "counters", "first_packet_frame", "frames_in",
-        "last_packet_frame", "on_failure", "on_key", "ports", "reception", "recorder", "reporting", "tap", "terms",
+        "last_packet_frame", "on_failure", "on_key", "on_unrecorded", "ports", "reception", "recorder", "reporting", "tap", "terms",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +84,8 @@ class MediaStream:
         self.tap: Tap | None = None
         self.on_key: Callable[[str], None] | None = None
         self.on_failure: Callable[[str], None] | None = None
+        self.on_unrecorded: Callable[[str], None] | None = None
+        """Is told why the call is not recorded any more, instead of *on_failure*: it ends the call, after a word of goodbye."""
         self.reception: Reception | None = None
         self.reporting = Reporting(wall(), _SPREAD)
         self._wall = wall
@@ -248,7 +250,7 @@ class MediaStream:
     def recording_failed(self, reason: str) -> None:
         """A call that cannot be recorded must not go on (rule R8); the other calls must."""
         self.recorder = None
-        self._fail(reason)
+        (self.on_unrecorded or self._fail)(reason)
 
     def leave(self) -> None:
         """Say goodbye to the far end's RTCP (RFC 3550 §6.6)."""
