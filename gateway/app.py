@@ -22,6 +22,7 @@ from gateway.consent.record import Record
 from gateway.deliveries import Deliveries
 from gateway.effects import Effects
 from gateway.engine import Engine
+from gateway.evidence.bundle import Exporter, library_of
 from gateway.house import House
 from gateway.lost_calls import close_lost_calls
 from gateway.measure.canary import check_canaries
@@ -99,7 +100,7 @@ class Gateway:
             now=utc_now,
             subscriptions=subscriptions_of(settings),
         )
-        await close_lost_calls(self.engine)
+        await close_lost_calls(self.engine, settings.recordings_folder)
         prompts = PromptStore(settings.data_dir / "cache" / "prompts", self.house.prompts_folder)
         push(prompts.stop)
         await self._start_listeners()
@@ -165,6 +166,7 @@ class Gateway:
             (lambda headers, body: verify(key, headers, body, time.time())) if key else None,
             region=settings.sip.default_region, unready=lambda: _unready(board),
             rates=(settings.api.rate, settings.api.burst), now=utc_now,
+            exporter=Exporter(self.engine, library_of(settings), utc_now),
         )  # fmt: skip
         runner = web.AppRunner(api.application(), access_log=None)
         await runner.setup()

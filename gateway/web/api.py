@@ -9,9 +9,12 @@ from aiohttp import web
 
 from gateway.access import Keys
 from gateway.engine import Engine
+from gateway.evidence.bundle import Exporter
 from gateway.rates import Rates
 from gateway.web.audit import Audit
+from gateway.web.deliveries import WebhookDeliveries
 from gateway.web.do_not_call import DoNotCall
+from gateway.web.evidence import Evidence
 from gateway.web.gate import Gate, add_headers
 from gateway.web.inbound import Inbound, Verify
 from gateway.web.offers import Offers
@@ -48,12 +51,15 @@ class Api:
         rates: tuple[float, float] = RATES,
         now: Callable[[], datetime] = utc_now,
         keys: Keys | None = None,
+        exporter: Exporter | None = None,
     ) -> None:
         self._keys = keys or Keys(engine.database, operators, now=now)
         self._gate = Gate(self._keys, engine.database, Rates(*rates), now=now)
         offers, service = Offers(engine, now), Service(engine, unready)
         self.routes: list[Route] = [
             *Orders(engine, offered, offers, dial, now).routes(),
+            *Evidence(engine, exporter).routes(),
+            *WebhookDeliveries(engine, now).routes(),
             *DoNotCall(engine, now).routes(),
             *offers.routes(),
             *Audit(engine.database).routes(),
@@ -64,8 +70,12 @@ class Api:
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[problems], client_max_size=LARGEST_BODY)
-        made = {"GET": web.get, "POST": web.post, "PUT": web.put}
-        app.add_routes([made[route.method](route.path, self._gate.guard(route)) for route in self.routes])
+        for route in self.routes:
+            handler = self._gate.guard(route)
+            if route.method == "GET":
+                app.router.add_get(route.path, handler, allow_head=route.head)
+            else:
+                app.router.add_route(route.method, route.path, handler)
         app.on_response_prepare.append(add_headers)
         app.on_cleanup.append(self._close)
         return app

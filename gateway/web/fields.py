@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from gateway.consent.errors import Fault
 from gateway.consent.order import normalise_number
-from gateway.store.errors import UnknownOrder
+from gateway.store.errors import UnknownDelivery, UnknownOrder
 from gateway.web.problems import Refused
 
 CURSOR = "`next` of the page before; empty: from the newest"
@@ -34,9 +34,9 @@ def _moment(text: Any) -> Any:
     return text
 
 
-def _number(text: str) -> str:
-    """E.164. A ``+`` that the client did not escape comes as a space."""
-    return normalise_number("+" + text[1:] if text.startswith(" ") else text)
+def _plus(text: Any) -> Any:
+    """A ``+`` that the client did not escape comes as a space."""
+    return "+" + text[1:] if isinstance(text, str) and text.startswith(" ") else text
 
 
 def _whole(text: Any) -> Any:
@@ -74,9 +74,10 @@ NUMBER_SCHEMA = {
     "examples": ["+821012345678"],
 }
 Number = Annotated[
-    str, Field(min_length=6, max_length=32, pattern=r"^[+ ][0-9 ().-]+$"), AfterValidator(_number),
+    str, Field(min_length=6, max_length=32, pattern=r"^\+[0-9 ().-]+$"), AfterValidator(normalise_number),
     WithJsonSchema(NUMBER_SCHEMA | {"description": "a phone number in international form, E.164"}),
 ]  # fmt: skip
+QueryNumber = Annotated[Number, BeforeValidator(_plus)]
 Whole = Annotated[int, BeforeValidator(_whole)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 
@@ -117,4 +118,11 @@ def order_id(text: str) -> str:
     """An order's id as it stands in a path. Raises UnknownOrder for what is no UUID in its usual form."""
     if not _UUID.fullmatch(text):
         raise UnknownOrder(f"{text[:80]!r} is no order id")
+    return text.lower()
+
+
+def webhook_id(text: str) -> str:
+    """The same of a delivery. Raises UnknownDelivery."""
+    if not _UUID.fullmatch(text):
+        raise UnknownDelivery(f"{text[:80]!r} is no webhook id")
     return text.lower()

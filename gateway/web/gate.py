@@ -93,8 +93,9 @@ class Gate:
 
     async def _checked(self, request: web.Request, route: Route, caller: Caller | None) -> Call:
         call = Call(request, caller)
-        if "order_id" in request.match_info:
-            request.match_info["order_id"] = fields.order_id(request.match_info["order_id"])
+        for name, read in (("order_id", fields.order_id), ("webhook_id", fields.webhook_id)):
+            if name in request.match_info:
+                request.match_info[name] = read(request.match_info[name])
         if not route.unread:
             call.query = _read_query(request, route.query)
         if route.body is not None and not route.unread:

@@ -120,8 +120,6 @@ def errors(route: Route) -> dict[int, str]:
         found |= BODIED
     if not route.unread:
         found |= {422: BODIED[422]}
-    if "{order_id}" in route.path:
-        found |= {404: "there is no such order of yours"}
     for status, about in route.errors.items():
         found[status] = about if status not in (400, 503) or status not in found else f"{found[status]}; or {about}"
     return found

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 from gateway.consent import events as ev
 from gateway.consent.order import Identifier, Language, Offer, OrderRequest
 from gateway.consent.record import Record, State
-from gateway.web.fields import Moment, Number
+from gateway.web.fields import Moment, QueryNumber
 from gateway.web.routes import Asked, Page, Stamp, Told, example
 
 EXAMPLE_OFFER: dict[str, Any] = {
@@ -95,7 +95,7 @@ class Acknowledgement(Asked):
 
 class OrderQuery(Page):
     state: State | None = Field(None, description="only those in this state")
-    number: Number | None = Field(None, description="only those of this subscriber, E.164")
+    number: QueryNumber | None = Field(None, description="only those of this subscriber, E.164")
     since: Moment | None = Field(None, description="made at this time or later (RFC 3339)")
     until: Moment | None = Field(None, description="made before this time (RFC 3339)")
 

@@ -13,6 +13,7 @@ from gateway.consent import events as ev
 from gateway.consent.errors import Fault, OrderRefused
 from gateway.consent.order import DialplanRef, Language, OrderRequest
 from gateway.consent.record import CONFIRMED, Record, begin
+from gateway.deliveries import keep_reference
 from gateway.dialplan.model import Dialplan
 from gateway.engine import Engine
 from gateway.store.database import Connection, sql
@@ -53,6 +54,15 @@ class Offered:
 
     dialplans: Mapping[str, Dialplan]
     languages: frozenset[Language]
+
+
+async def own_order(engine: Engine, call: Call) -> str:
+    """The id in the path, of an order of the caller's. Raises UnknownOrder."""
+    order_id = call.request.match_info["order_id"]
+    tenant = await engine.database.pool.fetchval(sql("tenant_of_order"), UUID(order_id))
+    if tenant != call.tenant:
+        raise UnknownOrder(f"there is no order {order_id}")
+    return order_id
 
 
 class Orders:
@@ -175,8 +185,11 @@ class Orders:
     async def acknowledge(self, call: Call) -> web.StreamResponse:
         record, asked = await self.own(call), call.asked(Acknowledgement)
         if record.state in CONFIRMED and not record.reference:
-            event = ev.BillingAcknowledged(reference=asked.reference, source="api")
-            record = await self._engine.append(record.order.order_id, event)
+            order_id, event = record.order.order_id, ev.BillingAcknowledged(reference=asked.reference, source="api")
+            async with self._engine.database.transaction() as connection:
+                record = await self._engine.append_within(connection, order_id, event)
+                if record.reference == asked.reference:
+                    await keep_reference(connection, order_id, call.tenant, asked.reference, self._now())
         if record.reference == asked.reference:
             return answer(OrderState.of(record))
         if record.reference:
@@ -185,11 +198,7 @@ class Orders:
 
     async def own(self, call: Call) -> Record:
         """The order in the path, if it is the caller's; a stranger's is as unknown as none. Raises UnknownOrder, ErasedRecord."""
-        order_id = call.request.match_info["order_id"]
-        tenant = await self._engine.database.pool.fetchval(sql("tenant_of_order"), UUID(order_id))
-        if tenant != call.tenant:
-            raise UnknownOrder(f"there is no order {order_id}")
-        return await self._engine.record(order_id)
+        return await self._engine.record(await own_order(self._engine, call))
 
     async def _complete(self, connection: Connection, tenant: str, asked: NewOrder) -> OrderRequest:
         """With the terms that it names. Raises OrderRefused when there are none of that name."""

@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.consent.errors import Fault, OrderRefused
-from gateway.store.errors import ErasedRecord, UnknownOrder
+from gateway.store.errors import ErasedRecord, UnknownDelivery, UnknownOrder
 
 log = structlog.get_logger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -72,7 +72,7 @@ async def settle(request: web.Request, handler: Handler) -> web.StreamResponse:
         return problem(error.status, error.title, error.faults, error.headers)
     except OrderRefused as error:
         return problem(422, "the order is refused", error.faults)
-    except UnknownOrder as error:
+    except (UnknownOrder, UnknownDelivery) as error:
         return problem(404, str(error))
     except ErasedRecord as error:
         return problem(410, str(error))

@@ -102,7 +102,8 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Route:
     """*scope* is None where no key is needed. *errors*: statuses of its own, beside those that every route of its kind may answer,
-    each with what it means. *optional*: the body may be left out. *unread*: the handler reads and checks the body itself.
+    each with what it means. *optional*: the body may be left out. *unread*: the handler reads and checks the body itself. *head*: a
+    GET may be asked for its headers alone.
     """
 
     method: Method
@@ -119,6 +120,7 @@ class Route:
     noun: str = "body"
     optional: bool = False
     unread: bool = False
+    head: bool = True
     headers: tuple[Header, ...] = ()
     errors: dict[int, str] = field(default_factory=dict)
 
