@@ -16,6 +16,7 @@ from gateway.conversation import Conversation, new_call_id
 from gateway.engine import Engine
 from gateway.frames import FrameStore
 from gateway.house import House
+from gateway.ledger.sealing import recording_key
 from gateway.speech.errors import SpeechError
 from gateway.speech.prompts import PromptStore
 from gateway.store.database import UNREACHABLE
@@ -63,6 +64,7 @@ class Calls:
         self._lines = lines
         self._destinations = destinations
         self._region = region
+        self._office = agent.engine.office
         self._transfer_targets = transfer_targets
         self._conversations: set[Conversation] = set()
         self._dialling: set[asyncio.Future[Call]] = set()
@@ -87,6 +89,8 @@ class Calls:
             parse_sip_uri(target)
         if self.draining:
             raise CallFailed(503, "the gateway is stopping")
+        if self._office.full:
+            raise CallFailed(503, self._office.full)
         if not self._lines and target is None:
             raise CallFailed(503, "no line is configured: add [[lines]] to the settings")
         plan = self._house.plan_for(record.order)
@@ -99,6 +103,7 @@ class Calls:
         line = self._line(target)
         call_id = new_call_id()
         await self._start(record, call_id, "outbound")
+        await self._seal(record, call_id)
         self._tasks.spawn(self._outbound(record, call_id, line, target))
         return call_id
 
@@ -138,11 +143,16 @@ class Calls:
             log.error("call.dialplan_changed", order=record.order.order_id, dialplan=record.order.dialplan.name)
             invitation.reject(480)
             return
+        if self._office.full:
+            log.error("call.not_recordable", order=record.order.order_id, error=self._office.full)
+            invitation.reject(480)
+            return
         invitation.ring()
         try:
             await self.prepare(record)
             call_id = new_call_id()
             await self._start(record, call_id, "inbound")
+            await self._seal(record, call_id)
         except (SpeechError, CallFailed) as error:
             log.error("call.not_prepared", order=record.order.order_id, error=str(error))
             invitation.reject(480)
@@ -219,15 +229,25 @@ class Calls:
             self._conversations.discard(conversation)
 
     async def _close(self, call: Call, record: Record, ended: ev.CallEnded) -> None:
+        kept: ev.RecordingKept | ev.RecordingFailed
         try:
             recording = await call.close()
         except OSError as error:
             log.error("recording.failed", call=call.call_id, error=str(error))
-            recording = None
-        if recording is not None:
-            kept = ev.RecordingKept(call_id=call.call_id, sha256=recording.sha256, duration_ms=recording.duration_ms)
-            await self._note(record, kept)
+            kept = ev.RecordingFailed(call_id=call.call_id, reason=str(error))
+        else:
+            assert recording is not None, "the call was not closed before"
+            kept = ev.RecordingKept(
+                call_id=call.call_id, sha256=recording.sha256, duration_ms=recording.duration_ms, rate=recording.rate,
+                blocks=recording.blocks,
+            )  # fmt: skip
+        await self._note(record, kept)
         await self._note(record, ended)
+
+    async def _seal(self, record: Record, call_id: str) -> None:
+        """Let the recording of the call be sealed with the record's key."""
+        key = await self._engine.record_key(record.order.order_id)
+        self._office.use_key(call_id, recording_key(key, call_id))
 
     async def _note(self, record: Record, event: ev.Event) -> None:
         """Append *event*, and again for ten minutes while the database is away: a call that ended must not seem to go on."""

@@ -6,6 +6,7 @@ import structlog
 
 from gateway.calls import Calls
 from gateway.consent import events as ev
+from gateway.consent.record import replay
 from gateway.deliveries import JOB, MOST_AT_ONCE, Deliveries
 from gateway.engine import Engine
 from gateway.house import House
@@ -79,10 +80,21 @@ class Effects:
 
     async def send_sms(self, job: Job) -> None:
         kind: ev.SmsKind = job.payload["kind"]
-        record = await self._engine.record(job.payload["order_id"])
+        reference: str = job.payload["event_id"]
+        entries = await self._engine.entries(job.payload["order_id"])
+        if any(isinstance(e.event, ev.SmsSent | ev.SmsFailed) and e.event.reference == reference for e in entries):
+            return  # the gateway ended between that and the end of the job
+        record = replay(entries)
+        order, channel = record.order, self._sms.name if self._sms is not None else "none"
+
+        async def fail(error: str) -> None:
+            failed = ev.SmsFailed(kind=kind, channel=channel, error=error, reference=reference)
+            await self._engine.append(order.order_id, failed)
+
         if kind == "challenge" and record.state != "challenged":
+            if job.attempt > 1:  # nobody knows what came of the attempt before
+                await fail(f"no longer wanted, the order is {record.state}; an earlier attempt may have arrived")
             return
-        order = record.order
         pack, operator = self._house.packs[order.subscriber.language], self._house.operator
         tries_left, ttl_s = job.payload["tries_left"], record.limits.code_ttl_s
 
@@ -90,21 +102,19 @@ class Effects:
             return pack.written(kind, order, operator, code=code, tries_left=tries_left, ttl_s=ttl_s)
 
         if self._sms is None:
-            failed = ev.SmsFailed(kind=kind, channel="none", error="sms.channel is none")
-            await self._engine.append(order.order_id, failed)
+            await fail("sms.channel is none")
             return
         try:
-            message_id = await self._sms.send(
-                order.subscriber.number, text(self._engine.code(record)), job.payload["event_id"]
-            )
+            message_id = await self._sms.send(order.subscriber.number, text(self._engine.code(record)), reference)
         except SmsError as error:
             final = isinstance(error, SmsRejected) or job.attempt > len(SMS_DELAYS_S)
             if final:
-                failed = ev.SmsFailed(kind=kind, channel=self._sms.name, error=str(error))
-                await self._engine.append(order.order_id, failed)
+                await fail(str(error))
                 log.error("sms.failed", order=order.order_id, kind=kind, error=str(error))
                 return
             log.warning("sms.undelivered", order=order.order_id, kind=kind, error=str(error))
             raise Retry(SMS_DELAYS_S[job.attempt - 1], str(error)) from error
-        sent = ev.SmsSent(kind=kind, channel=self._sms.name, message_id=message_id, text=text(MASKED_CODE))
+        sent = ev.SmsSent(
+            kind=kind, channel=channel, message_id=message_id, text=text(MASKED_CODE), reference=reference
+        )
         await self._engine.append(order.order_id, sent)

@@ -407,6 +407,10 @@ class Settings(BaseSettings):
             raise ValueError(f"sms.line: there is no line {self.sms.line!r}")
         return self
 
+    @property
+    def recordings_folder(self) -> Path:
+        return self.data_dir / "recordings"
+
     def model_source(self, language: Language) -> ModelSource | None:
         spec = self.speech.models.get(language)
         return ModelSource(spec) if spec else None

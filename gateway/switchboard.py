@@ -89,7 +89,7 @@ async def open_switchboard(settings: Settings) -> AsyncIterator[Switchboard]:
         sip.most_calls, time.monotonic,
     )  # fmt: skip
     tracer = Tracer(settings.data_dir / "traces", time.time)
-    engine = MediaEngine(media.address, media.port_range, settings.data_dir / "recordings", timeout_s=media.timeout_s)
+    engine = MediaEngine(media.address, media.port_range, settings.recordings_folder, timeout_s=media.timeout_s)
     agent = UserAgent(
         engine, split_host_port(sip.bind), advertised=sip.advertised_address, tls=_tls(sip), registrar=registrar,
         admission=admission, trusted=_Trust(lines, tuple(ipaddress.ip_network(text) for text in sip.trusted)),

@@ -283,20 +283,24 @@ class ChallengeIssued(Fact):
 
 
 class SmsSent(Fact):
-    """*text* as sent, with the code masked."""
+    """*text* as sent, with the code masked. *reference*: the event that the message answers; each is answered once."""
 
     type: Literal["sms.sent"] = "sms.sent"
     kind: SmsKind
     channel: str
     message_id: str
     text: str
+    reference: str = ""
 
 
 class SmsFailed(Fact):
+    """The message that answers the event *reference* is not sent any more."""
+
     type: Literal["sms.failed"] = "sms.failed"
     kind: SmsKind
     channel: str
     error: str
+    reference: str = ""
 
 
 class ReplyReceived(Fact):

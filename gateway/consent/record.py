@@ -192,7 +192,7 @@ def _billing(record: Record, event: ev.Event) -> Step:
     match event:
         case ev.DeliveryAttempted(kind="consent.confirmed") if record.state == "confirmed":
             return replace(record, state="provisioning"), ()
-        case ev.DeliveryDead(kind="consent.confirmed") if record.state == "provisioning":
+        case ev.DeliveryDead(kind="consent.confirmed") if record.state in ("confirmed", "provisioning"):
             return replace(record, reason=f"webhook undelivered after {event.attempts} attempts"), ()
         case ev.OrderProvisioned() if record.state in ("confirmed", "provisioning"):
             reference = event.reference or record.reference

@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.consent.canonical import canonical, digest
 from gateway.consent.events import Entry
+from gateway.ledger.errors import Unsealable
 from gateway.ledger.sealing import seal, unseal
 
 
@@ -29,9 +30,13 @@ def close(entry: Entry, previous: str, key: bytes) -> tuple[str, Entry]:
 
 def open_envelope(envelope: str, key: bytes) -> tuple[Entry, str]:
     """The entry in *envelope* with its hash, and the hash that it follows. Raises Unsealable, pydantic.ValidationError."""
-    body: dict[str, Any] = json.loads(envelope)
-    place = _place(body["order_id"], body["seq"], body["type"])
-    event = json.loads(unseal(key, base64.b64decode(body["payload"]), place))
+    try:
+        body: dict[str, Any] = json.loads(envelope)
+        place = _place(body["order_id"], body["seq"], body["type"])
+        sealed = base64.b64decode(body["payload"], validate=True)
+    except (ValueError, KeyError, TypeError) as error:
+        raise Unsealable(f"the envelope cannot be read: {error}") from error
+    event = json.loads(unseal(key, sealed, place))
     facts = {name: body[name] for name in ("order_id", "seq", "event_id", "at")}
     entry = Entry.model_validate(facts | {"event": event, "hash": digest(envelope.encode())})
     return entry, str(body["previous"])
