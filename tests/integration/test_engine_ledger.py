@@ -73,18 +73,13 @@ class TestTheLedger:
     async def test_nothing_of_the_person_can_be_read_in_it(self, engine: Engine) -> None:
         record = await confirmed(engine)
         told = "".join(
-            json.dumps(entry.event.model_dump(mode="json")) for entry in await engine.entries(record.order.order_id)
+            json.dumps(entry.event.model_dump(mode="json"), ensure_ascii=False)
+            for entry in await engine.entries(record.order.order_id)
         )
         for row in await rows_of(engine, record):
             said = json.loads(row["envelope"])
             sealed = base64.b64decode(said["payload"], validate=True)
-            for known in (
-                NUMBER,
-                NUMBER[1:],
-                record.order.offer.name,
-                "the price",
-                "call-1",
-            ):
+            for known in (NUMBER, NUMBER[1:], record.order.offer.name, "the price", "call-1"):
                 assert known in told
                 assert known not in row["envelope"]
                 assert known.encode() not in sealed
