@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import wave
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -35,7 +36,7 @@ from gateway.language.pack import LanguagePack, load_pack
 from gateway.ledger import merkle, note
 from gateway.ledger.envelope import close
 from gateway.ledger.merkle import Hash, Node
-from gateway.ledger.sealing import Keyring, events_key, recording_key
+from gateway.ledger.sealing import Keyring, events_key, recording_key, seal
 from gateway.resources import data_folder
 from gateway.speech.prompts import PROMPT_RATE
 from gateway.telephony.vault import Writer, path_of
@@ -52,7 +53,6 @@ CALL_ID = "c0ffee00-0000-4000-8000-000000000001"
 RATE = 8000
 CALL_S = 41
 VOICES = Path(__file__).parents[1] / "gateway" / "demo" / "voices" / "alpha"
-ALWAYS_TOLD = ("opening", "owner", "adult", "introduction")
 
 
 def library(folder: Path) -> Library:
@@ -312,12 +312,56 @@ def vkey(keyring: Keyring = KEYRING) -> str:
     return str(note.verifier_of(keyring.signer, ORIGIN))
 
 
-def pressed(scene: Scene, events: Iterable[ev.Event], *, state: str = "provisioned", **changes: Any) -> bytes:
+def pressed(
+    scene: Scene, events: Iterable[ev.Event], *, state: str = "provisioned", keyring: Keyring = KEYRING, **changes: Any
+) -> bytes:
     """A bundle of *events*. It is valid, or this raises."""
     target = scene.folder / "bundle.zip"
     entries = entries_of(scene.order, events)
-    asyncio.run(press(job_of(scene, entries, target, state=state, **changes)))
+    asyncio.run(press(job_of(scene, entries, target, state=state, keyring=keyring, **changes)))
     return target.read_bytes()
+
+
+def rows_of(order: Order, events: Iterable[ev.Event]) -> list[evidence.Event]:
+    """A history as the verifier reads it, opened."""
+    return [
+        evidence.Event(entry.seq, entry.event_id, entry.at.isoformat(), entry.at, "", entry.event.model_dump(mode="json"))
+        for entry in entries_of(order, events)
+    ]  # fmt: skip
+
+
+def rewritten(bundle: bytes, change: Callable[[list[dict[str, Any]]], None]) -> bytes:
+    """*bundle* after *change* to its opened events, all of it sealed, chained, proven and signed anew: a ledger that lies from the
+    beginning.
+    """
+
+    def forge(members: dict[str, bytes]) -> None:
+        said = json.loads(members[evidence.RECORD])
+        rows = said["events"]
+        change(rows)
+        envelopes: list[str] = []
+        previous = ""
+        for seq, row in enumerate(rows, 1):
+            kind = row["event"]["type"]
+            plain = evidence.canonical(row["event"])
+            payload = in_base64(seal(events_key(RECORD_KEY), plain, f"{said['order_id']}/{seq}/{kind}".encode()))
+            envelope = evidence.canonical({
+                "at": row["at"], "event_id": row["event_id"], "order_id": said["order_id"], "payload": payload,
+                "previous": previous, "seq": seq, "type": kind,
+            })  # fmt: skip
+            previous = row["hash"] = evidence.sha256(envelope)
+            envelopes.append(envelope.decode())
+        tree = Tree(envelopes)
+        inclusion = [tree.inclusion(seq).model_dump() for seq in range(1, len(envelopes) + 1)]
+        members |= {
+            evidence.EVENTS: "".join(f"{envelope}\n" for envelope in envelopes).encode(),
+            evidence.CHECKPOINT: tree.checkpoint(tree.size).encode(),
+            evidence.FIRST_CHECKPOINT: tree.checkpoint(tree.size).encode(),
+            evidence.PROOFS: evidence.canonical({"consistency": [], "inclusion": inclusion}),
+            evidence.RECORD: evidence.canonical(said),
+        }
+
+    return forged(bundle, forge)
 
 
 def members_of(bundle: bytes) -> dict[str, bytes]:
@@ -329,6 +373,16 @@ def packed(members: dict[str, bytes]) -> bytes:
     file = BytesIO()
     container.write(members, file)
     return file.getvalue()
+
+
+def packed_in_order(members: Sequence[tuple[str, bytes]]) -> bytes:
+    """The container of *members* in the order that they are given in, whatever their names."""
+    body, directory = b"", b""
+    for name, content in members:
+        crc = zlib.crc32(content)
+        directory += evidence.central_header(name, crc, len(content), len(body))
+        body += evidence.local_header(name, crc, len(content)) + content
+    return body + directory + evidence.end_record(len(members), len(directory), len(body))
 
 
 def forged(bundle: bytes, change: Callable[[dict[str, bytes]], None], keyring: Keyring = KEYRING) -> bytes:

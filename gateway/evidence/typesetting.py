@@ -6,6 +6,7 @@ The fonts are Noto Sans KR and SC (SIL Open Font License), cut down by ``tests/e
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -133,8 +134,9 @@ class _Setter:
         return _Spaced(self._runs(text), style)
 
     def _runs(self, text: str) -> str:
-        """*text* as reportlab's markup."""
-        shown = "".join(mark if self._place(mark) is not None else self._name(mark) for mark in text)
+        """*text* as reportlab's markup. Composed (NFC): fonts have syllables, and not every way to put them together."""
+        composed = unicodedata.normalize("NFC", text)
+        shown = "".join(mark if self._place(mark) is not None else self._name(mark) for mark in composed)
         parts = groupby(shown, lambda mark: self._place(mark) or 0)
         runs = [(place, escape("".join(marks))) for place, marks in parts]
         return "".join(f'<font name="{self._fonts[place].fontName}">{marks}</font>' for place, marks in runs)

@@ -977,13 +977,16 @@ class Report:
 def verify(data: bytes, pinned: str | None = None) -> Report:
     """What the bundle *data* proves. *pinned*: the verifier key that it must be signed by. Raises Invalid, and nothing else."""
     try:
-        return _verify(data, pinned)
+        report = _verify(data, pinned)
+        report.as_json()
+        tuple(report.lines())
     except Invalid:
         raise
     except Exception as error:
         raise Invalid(
             MANIFEST, f"something in the bundle is not as it must be: {type(error).__name__}: {error}"
         ) from error
+    return report
 
 
 def _verify(data: bytes, pinned: str | None) -> Report:
@@ -1195,7 +1198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.key is not None:
             parse_key("--key", given.key.strip())
     except (OSError, Invalid) as error:
-        parser.error(f"{given.bundle}: {error}" if isinstance(error, OSError) else str(error))
+        parser.error(f"{given.bundle}: {error.strerror or error}" if isinstance(error, OSError) else str(error))
     code, told, lines = examine(data, given.key)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import unicodedata
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -31,7 +32,8 @@ def characters(codec: str) -> Iterator[int]:
     """Every character that the double-octet part of *codec* (``euc_kr``, ``gb2312``) can write."""
     for pair in itertools.product(range(0xA1, 0xFF), repeat=2):
         try:
-            yield ord(bytes(pair).decode(codec))
+            mark = bytes(pair).decode(codec)
+            yield from {ord(mark), ord(unicodedata.normalize("NFC", mark))}
         except UnicodeDecodeError:
             continue
 
