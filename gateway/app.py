@@ -27,6 +27,7 @@ from gateway.house import House
 from gateway.lost_calls import close_lost_calls
 from gateway.measure.canary import check_canaries
 from gateway.metrics import DeliveryMetrics, TelephonyMetrics
+from gateway.notary import Notary
 from gateway.provisioning.delivery import Poster
 from gateway.provisioning.guard import Guard
 from gateway.provisioning.signature import read_secret, verify
@@ -117,6 +118,8 @@ class Gateway:
         )  # fmt: skip
         purging = asyncio.create_task(Archive(self.engine, settings, utc_now).keep_clean())
         self._stack.callback(purging.cancel)
+        notary = asyncio.create_task(Notary(database, self.engine.keyring, settings.ledger, utc_now).keep_current())
+        self._stack.callback(notary.cancel)
         sms = self._sms(session, board)
         deliveries = await self._deliveries()
         effects = Effects(self.engine, self.house, self.calls, sms, deliveries, most_calls=settings.sip.most_calls)

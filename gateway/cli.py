@@ -22,6 +22,7 @@ from gateway import (
     cli_doctor,
     cli_evidence,
     cli_keys,
+    cli_ledger,
     cli_models,
     cli_recordings,
     cli_speech,
@@ -38,6 +39,7 @@ from gateway.engine import Engine
 from gateway.extras import ExtraMissing, need
 from gateway.house import load_house
 from gateway.language.errors import LanguageError
+from gateway.ledger.errors import LedgerError
 from gateway.provisioning.signature import PREFIX, write_signing_key
 from gateway.resources import data_folder
 from gateway.settings import SettingsError
@@ -55,10 +57,12 @@ dialplan_app = typer.Typer(no_args_is_help=True, help="Call scripts.")
 for name, sub in (
     ("record", record_app), ("deliveries", cli_deliveries.app), ("dialplan", dialplan_app), ("models", cli_models.app),
     ("bench", cli_bench.app), ("speech", cli_speech.app), ("keys", cli_keys.app),
-    ("evidence", cli_evidence.app), ("recording", cli_recordings.app),
+    ("evidence", cli_evidence.app), ("recording", cli_recordings.app), ("ledger", cli_ledger.app),
 ):  # fmt: skip
     app.add_typer(sub, name=name)
 app.command("doctor")(cli_doctor.doctor)
+app.command("reconcile")(cli_deliveries.reconcile)
+record_app.command("erase")(cli_ledger.erase)
 
 
 def main() -> None:
@@ -71,6 +75,7 @@ def main() -> None:
         sys.exit(FAULT)
     except (
         StoreError, PostgresError, ConsentError, SpeechError, TelephonyError, DialplanError, LanguageError, ExtraMissing,
+        LedgerError,
     ) as error:  # fmt: skip
         complain(str(error))
         sys.exit(FAULT)

@@ -38,7 +38,7 @@ from gateway.ledger.errors import LedgerError
 from gateway.ledger.sealing import Keyring, events_key, new_key
 from gateway.store import ledger
 from gateway.store.database import Connection, Database, sql
-from gateway.store.errors import ErasedRecord
+from gateway.store.errors import ErasedRecord, NotErasable
 from gateway.store.jobs import enqueue
 from gateway.webhooks import Subscriptions
 
@@ -147,6 +147,20 @@ class Engine:
         async with self.database.pool.acquire() as connection:
             order_ids = await ledger.orders_of(connection, number, ("ordered",))
             return replay(await self._entries(connection, order_ids[0])) if order_ids else None
+
+    async def erase(self, order_id: str, *, by: str, reason: str) -> None:
+        """Forget the person: the record says so, and its key is destroyed with that event (rule R14). Raises UnknownOrder,
+        ErasedRecord, and NotErasable while a legal hold or an undelivered confirmation is on it.
+        """
+        async with self.database.transaction() as connection:
+            record = (await self._locked_tail(connection, order_id)).record
+            if record.held:
+                raise NotErasable(f"order {order_id} is under a legal hold; release it first")
+            if record.state in ("calling", "spoken", "confirmed", "provisioning"):
+                raise NotErasable(f"order {order_id} is {record.state}: let that end, or freeze it, first")
+            await self.append_within(connection, order_id, ev.RecordErased(by=by, reason=reason))
+            await connection.execute(sql("erase_record"), UUID(order_id))
+        log.info("record.erased", order=order_id)
 
     async def take_message(self, channel: str, message_id: str, number: str, text: str) -> Inbound:
         """A message from *number* (E.164): matched to its newest challenged order, read, judged and recorded."""

@@ -296,6 +296,7 @@ class Ledger(Section):
     )
     checkpoint_s: float = Field(10.0, ge=0.1, le=3600, description="seconds between checkpoints, while events come")
     timestamp_url: str = Field("", description="time-stamping authority (RFC 3161) that dates checkpoints; empty: none")
+    timestamp_ca: OptionalPath = Field(None, description="PEM file: the certificates that vouch for that authority")
     timestamp_s: float = Field(3600.0, ge=1, description="seconds between dated checkpoints")
 
     @model_validator(mode="after")
@@ -303,6 +304,8 @@ class Ledger(Section):
         secret = self.secret.get_secret_value()
         if secret and len(secret) < SHORTEST_SECRET:
             raise ValueError(f"secret has {len(secret)} characters, at least {SHORTEST_SECRET} are wanted")
+        if self.timestamp_url and self.timestamp_ca is None:
+            raise ValueError("timestamp_url needs timestamp_ca: a time stamp that nobody vouches for proves nothing")
         return self
 
 

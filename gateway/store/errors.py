@@ -4,7 +4,8 @@ StoreError
 ├── DatabaseUnreachable   no connection; the message names the address and the mend
 ├── UnknownOrder          no such order
 ├── UnknownDelivery       no such webhook
-└── ErasedRecord          its person was erased: the key is destroyed
+├── ErasedRecord          its person was erased: the key is destroyed
+└── NotErasable           a record that must be kept for now
 """
 
 from __future__ import annotations
@@ -28,3 +29,7 @@ class UnknownDelivery(StoreError):
 
 class ErasedRecord(StoreError):
     """Nobody can read this record any more."""
+
+
+class NotErasable(StoreError):
+    """Something forbids to forget this person now."""

@@ -6,6 +6,7 @@ GROUP BY order_id ORDER BY max(at) DESC LIMIT $1;
 SELECT DISTINCT recorded.order_id FROM consent.events AS recorded
 WHERE recorded.type IN ('recording.kept', 'recording.failed')
   AND recorded.order_id > $1
+  AND EXISTS (SELECT FROM consent.record_keys WHERE record_keys.order_id = recorded.order_id)
   AND recorded.at < CASE
       WHEN EXISTS (SELECT FROM consent.confirmations WHERE confirmations.order_id = recorded.order_id) THEN $2::timestamptz
       ELSE greatest($3::timestamptz, $4::timestamptz)
