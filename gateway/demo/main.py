@@ -207,11 +207,12 @@ def _report(world: World, scenes: list[Progress], json_file: Path | None, second
         f"{len(world.billing.received)} verified webhooks, {world.billing.forged} forged, in {seconds:.0f} s",
         highlight=False,
     )
-    console.print(f"evidence: {world.folder / 'data' / 'recordings'}", highlight=False, soft_wrap=True)
-    console.print(
-        f"timeline: consent-gateway record show {scenes[0].order_id[:8]} --config {world.config}",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    order, config = scenes[0].order_id[:8], world.config
+    for command in (
+        f"timeline: consent-gateway record show {order} --config {config}",
+        f"recording: consent-gateway recording export {order} -o call.wav --by NAME --purpose TEXT --config {config}",
+    ):
+        console.print(command, highlight=False, soft_wrap=True)
     if json_file is not None:
         data = {"right": all_right, "seconds": round(seconds, 1), "folder": str(world.folder), "orders": outcomes}
         json_file.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

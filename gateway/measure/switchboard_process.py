@@ -72,7 +72,11 @@ class Answering:
         _keep(self._closing, self._close(call))
 
     async def _close(self, call: Call) -> None:
-        recording = await call.close()
+        try:
+            recording = await call.close()
+        except OSError:
+            self._totals["failed"] += 1
+            return
         if recording is not None:
             self._totals["recordings"] += 1
             self._totals["recorded_ms"] += recording.duration_ms
@@ -118,7 +122,7 @@ async def run(options: Options) -> None:
         gc.collect()
         gc.freeze()
         version = version_of("consent-gateway")
-        say("ready", port=switchboard.agent.port, version=version, recording="WAV, both sides")
+        say("ready", port=switchboard.agent.port, version=version, recording="both sides, sealed")
         while (await reader.readline()).strip() == b"counters":
             await answering.settled()
             say("counters", **answering.counters())

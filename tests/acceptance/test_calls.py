@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import wave
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -201,8 +202,7 @@ async def test_an_echo_of_our_own_prompts_is_neither_consent_nor_a_refusal(gatew
 @pytest.mark.parametrize("call", SCRIPTS)
 async def test_the_audio_that_was_judged_is_in_the_recording(gateway: Town, calls: dict[str, Said], call: str) -> None:
     """Rule R14: the caller's channel between the times of an utterance has the utterance's hash."""
-    [kept] = calls[call].all(ev.RecordingKept)
-    caller = read_caller(gateway, kept.sha256)
+    caller = read_caller(await gateway.listen(calls[call].order_id))
     heard = [utterance for utterance in calls[call].all(ev.UtteranceHeard) if utterance.audio_sha256]
     assert len(heard) >= 4
     for utterance in heard:
@@ -222,7 +222,7 @@ async def test_the_testimony_alone_gives_the_verdict_again(gateway: Town, calls:
         assert (heard.verdict, heard.reason) == (judged.verdict, judged.reason)
 
 
-def read_caller(town: Town, sha256: str) -> np.ndarray[Any, np.dtype[np.int16]]:
+def read_caller(wav: Path) -> np.ndarray[Any, np.dtype[np.int16]]:
     """The caller's channel of a recording."""
-    with wave.open(str(town.world.folder / "data/recordings" / f"{sha256}.wav")) as file:
+    with wave.open(str(wav)) as file:
         return np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)[:, 0]

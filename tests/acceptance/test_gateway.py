@@ -154,9 +154,11 @@ async def test_the_recording_is_kept_under_its_hash_with_the_caller_on_the_left(
 ) -> None:
     """Rules R8, R14."""
     [kept] = await gateway.events(provisioned.order_id, "recording.kept")
-    path = gateway.world.folder / "data/recordings" / f"{kept['sha256']}.wav"
-    assert (kept["sha256"], 0o600) == (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mode & 0o777)
-    with wave.open(str(path)) as file:
+    wav = await gateway.listen(provisioned.order_id)
+    assert (kept["sha256"], 0o600) == (hashlib.sha256(wav.read_bytes()).hexdigest(), wav.stat().st_mode & 0o777)
+    path = gateway.world.folder / "data/recordings" / f"{kept['call_id']}.rec"
+    assert (False, 0o600) == (wav.read_bytes()[44:1044] in path.read_bytes(), path.stat().st_mode & 0o777)
+    with wave.open(str(wav)) as file:
         caller, ours = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2).T
     opening = slice(800, 2400)
     assert (True, True) == (np.abs(ours[opening]).max() > 4000, np.abs(caller[opening]).max() < 100)

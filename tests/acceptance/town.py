@@ -149,6 +149,16 @@ class Town:
     def log(self) -> str:
         return (self.world.folder / "gateway.log").read_text(errors="replace")
 
+    async def listen(self, order_id: str) -> Path:
+        """The recording of the order's last call, exported as WAV beside the running gateway."""
+        wav = Path(tempfile.mkdtemp(dir=self.world.folder)) / "call.wav"
+        who = ("--by", "a test", "--purpose", "to hear what was recorded")
+        code, _, err = await cli(
+            "recording", "export", order_id, "-o", str(wav), *who, "--config", str(self.world.config)
+        )
+        assert (0, "") == (code, err)
+        return wav
+
     def recordings(self) -> set[Path]:
         return set((self.world.folder / "data/recordings").glob("*"))
 

@@ -341,6 +341,13 @@ class TestErasing:
         assert [] == list(place.settings.data_dir.rglob("call-1*"))
 
 
+    async def test_what_was_erased_is_looked_at_no_more(self, place: Place) -> None:
+        record = await place.call("refused")
+        await place.engine.erase(record.order.order_id, by="dpo", reason="the person asked")
+        place.clock.forward(days=101)
+        assert ([], []) == (await place.archive.due(), await place.archive.newest(10))
+
+
 class TestListening:
     async def listen(self, place: Place, record: Record, file: Path, **options: bool) -> int:
         one = await place.archive.find(record.order.order_id)
