@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -19,12 +20,14 @@ from gateway.consent.record import Record
 from gateway.demo.orders import sample_order
 from gateway.dialplan.model import load_dialplans
 from gateway.engine import Engine
+from gateway.evidence.bundle import Exporter, Library
 from gateway.ledger.sealing import Keyring
 from gateway.provisioning.signature import headers as signed_headers
 from gateway.provisioning.signature import verify
 from gateway.resources import data_folder
 from gateway.store.database import Database
 from gateway.web.api import Api, Offered
+from gateway.webhooks import Subscriptions
 
 START = datetime(2026, 3, 1, 9, tzinfo=UTC)
 NUMBER, OTHER = "+821012345678", "+821087654321"
@@ -32,6 +35,7 @@ KEYS = {"billing": "billing-key-of-24-octets-x", "other": "another-key-of-24-oct
 SMS_KEY = b"k" * 32
 PLANS = load_dialplans(data_folder("dialplans"))
 KOREAN_ONLY = PLANS["plan-upgrade"].model_copy(update={"name": "korean-only", "languages": ("ko",)})
+NOBODY = Subscriptions()
 Reply = tuple[int, Any]
 
 
@@ -94,13 +98,19 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(database: Database, **changes: Any) -> AsyncIterator[Server]:
-    """The API as the gateway makes it, but for *changes* to what it is made with."""
+async def serving(
+    database: Database, *, data_dir: Path | None = None, subscriptions: Subscriptions = NOBODY, **changes: Any
+) -> AsyncIterator[Server]:
+    """The API as the gateway makes it, but for *changes* to what it is made with. With *data_dir* it makes evidence."""
     async with aiohttp.ClientSession() as session:
         made = Server(None, session)  # type: ignore[arg-type]  # it needs the server's clock
         made.engine = Engine(
-            database, policy=Policy(), secret=b"s" * 32, keyring=Keyring(b"k" * 32), gateway="g1", now=made.now
-        )
+            database, policy=Policy(), secret=b"s" * 32, keyring=Keyring(b"k" * 32), gateway="g1", now=made.now,
+            subscriptions=subscriptions,
+        )  # fmt: skip
+        if data_dir is not None:
+            library = Library("An operator", "test/ledger", data_dir, data_folder("prompts"), PLANS)
+            changes["exporter"] = Exporter(made.engine, library, made.now)
         keys = {hashlib.sha256(key.encode()).digest(): tenant for tenant, key in KEYS.items()}
         api = Api(
             made.engine, Offered(PLANS | {"korean-only": KOREAN_ONLY}, frozenset({"ko", "en"})), made.dial, keys,

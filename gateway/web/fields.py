@@ -19,7 +19,7 @@ from gateway.web.problems import Refused
 CURSOR = "`next` of the page before; empty: from the newest"
 LONGEST_CURSOR = 200
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _WHOLE = re.compile(r"-?\d{1,9}", re.ASCII)
 
 CursorText = Annotated[str, Field(min_length=1, max_length=LONGEST_CURSOR, pattern=r"^[A-Za-z0-9_-]+$")]
@@ -27,11 +27,12 @@ CursorText = Annotated[str, Field(min_length=1, max_length=LONGEST_CURSOR, patte
 
 def _moment(text: Any) -> Any:
     """RFC 3339 only. A ``+`` that the client did not escape comes as a space."""
-    if isinstance(text, str):
-        text = text.replace(" ", "+")
-        if not _MOMENT.fullmatch(text):
-            raise ValueError("is no time such as 2026-03-01T09:00:00Z (RFC 3339)")
-    return text
+    if not isinstance(text, str):
+        return text
+    text = text.replace(" ", "+").upper()
+    if not _MOMENT.fullmatch(text):
+        raise ValueError("is no time such as 2026-03-01T09:00:00Z (RFC 3339)")
+    return datetime.fromisoformat(text)
 
 
 def _plus(text: Any) -> Any:
