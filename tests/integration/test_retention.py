@@ -340,7 +340,6 @@ class TestErasing:
         ] == await place.told(record, "recording.deleted")
         assert [] == list(place.settings.data_dir.rglob("call-1*"))
 
-
     async def test_what_was_erased_is_looked_at_no_more(self, place: Place) -> None:
         record = await place.call("refused")
         await place.engine.erase(record.order.order_id, by="dpo", reason="the person asked")
