@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from datetime import timedelta
 from hashlib import sha256
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -29,7 +30,7 @@ from engines import (
     types,
     wrong,
 )
-from histories import affirmed, disclosed, good_call, happen, kept, started
+from histories import CALL_MS, CONSENT_AT_MS, affirmed, disclosed, good_call, happen, kept, started
 
 from gateway.consent import events as ev
 from gateway.consent.canonical import canonical
@@ -39,10 +40,11 @@ from gateway.consent.record import Record
 from gateway.engine import Engine, Inbound
 from gateway.ledger.envelope import close
 from gateway.ledger.errors import Unsealable
-from gateway.ledger.sealing import events_key
+from gateway.ledger.sealing import events_key, recording_key
 from gateway.lost_calls import close_lost_calls
 from gateway.store.database import Database
 from gateway.store.errors import ErasedRecord
+from gateway.telephony.vault import Writer, path_of
 
 
 def noted() -> ev.RecordingListened:
@@ -302,32 +304,57 @@ class TestOneTransaction:
 
 
 class TestLostCalls:
-    async def test_calls_of_a_gateway_that_died_are_over(self, engine: Engine) -> None:
+    async def test_calls_of_a_gateway_that_died_are_over(self, engine: Engine, tmp_path: Path) -> None:
         record = await calling(engine)
-        assert 1 == await close_lost_calls(engine)
+        assert 1 == await close_lost_calls(engine, tmp_path)
         after = await engine.record(record.order.order_id)
         assert ("ordered", "lost: the gateway restarted", True) == (after.state, after.reason, after.may_be_called)
+        assert ["recording.failed", "call.ended"] == (await types(engine, record))[-2:]
 
-    async def test_calls_of_another_gateway_go_on(self, engine: Engine, database: Database, clock: Clock) -> None:
+    async def test_calls_of_another_gateway_go_on(
+        self, engine: Engine, database: Database, clock: Clock, tmp_path: Path
+    ) -> None:
         record = await calling(engine)
-        assert 0 == await close_lost_calls(engine_on(database, clock, gateway="g2"))
+        assert 0 == await close_lost_calls(engine_on(database, clock, gateway="g2"), tmp_path)
         assert "calling" == (await engine.record(record.order.order_id)).state
 
-    async def test_a_consent_that_was_given_survives(self, engine: Engine) -> None:
+    async def test_a_challenge_that_was_issued_survives(self, engine: Engine, tmp_path: Path) -> None:
         record = await challenged(engine)
-        assert 0 == await close_lost_calls(engine)
+        assert 0 == await close_lost_calls(engine, tmp_path)
         assert "challenged" == (await engine.record(record.order.order_id)).state
 
-    async def test_a_consent_whose_recording_is_lost_does_not(self, engine: Engine) -> None:
+    async def test_a_consent_that_was_not_recorded_is_void(self, engine: Engine, tmp_path: Path) -> None:
         record = await spoken(engine)
-        assert 1 == await close_lost_calls(engine)
+        assert 1 == await close_lost_calls(engine, tmp_path)
         after = await engine.record(record.order.order_id)
         assert ("failed", None, []) == (after.state, after.recording, await sms(engine))
+        assert "the gateway died, and nothing was written" in after.reason
 
-    async def test_a_lost_outbound_call_is_made_again(self, engine: Engine, clock: Clock) -> None:
+    @pytest.mark.parametrize(
+        ("state", "written_ms"), [("challenged", CONSENT_AT_MS), ("challenged", CALL_MS), ("failed", CONSENT_AT_MS - 1)]
+    )
+    async def test_a_consent_stands_when_the_recording_that_is_left_reaches_to_its_end(
+        self, engine: Engine, tmp_path: Path, state: str, written_ms: int
+    ) -> None:
+        record = await spoken(engine)
+        key = recording_key(await engine.record_key(record.order.order_id), "call-1")
+        path = path_of(tmp_path, "call-1")
+        path.touch()
+        writer = Writer(path, key, "call-1", 8000)
+        writer.put(bytes(8 * written_ms * 4))
+        writer.close()
+        assert 1 == await close_lost_calls(engine, tmp_path)
+        after = await engine.record(record.order.order_id)
+        (left,) = [
+            e.event for e in await engine.entries(record.order.order_id) if isinstance(e.event, ev.RecordingKept)
+        ]
+        assert (state, written_ms, True) == (after.state, left.duration_ms, left.salvaged)
+        assert [("challenge", 0)][: state == "challenged"] == await sms(engine)
+
+    async def test_a_lost_outbound_call_is_made_again(self, engine: Engine, tmp_path: Path) -> None:
         record = await ordered(engine, call="now")
         await engine.append(record.order.order_id, started())
-        await close_lost_calls(engine)
+        await close_lost_calls(engine, tmp_path)
         assert ("place_call", {"order_id": record.order.order_id, "attempt": 2}) == (await jobs(engine))[-1]
         run_at = await engine.database.pool.fetchval("SELECT max(run_at) FROM consent.jobs WHERE kind = 'place_call'")
         assert timedelta(seconds=1800) <= run_at - START < timedelta(seconds=1801)
