@@ -241,25 +241,29 @@ class Calls:
                 call_id=call.call_id, sha256=recording.sha256, duration_ms=recording.duration_ms, rate=recording.rate,
                 blocks=recording.blocks,
             )  # fmt: skip
-        await self._note(record, kept)
-        await self._note(record, ended)
+        await self._note(record, kept, ended)
 
     async def _seal(self, record: Record, call_id: str) -> None:
         """Let the recording of the call be sealed with the record's key."""
         key = await self._engine.record_key(record.order.order_id)
         self._office.use_key(call_id, recording_key(key, call_id))
 
-    async def _note(self, record: Record, event: ev.Event) -> None:
-        """Append *event*, and again for ten minutes while the database is away: a call that ended must not seem to go on."""
+    async def _note(self, record: Record, *events: ev.Event) -> None:
+        """Append *events*, and again for ten minutes while the database is away: a call that ended must not seem to go on."""
         for _ in range(NOTE_TRIES):
             try:
-                await self._engine.append(record.order.order_id, event)
+                await self._engine.append(record.order.order_id, *events)
             except (*UNREACHABLE, asyncpg.PostgresError) as error:
-                log.warning("call.not_noted", order=record.order.order_id, event=event.type, error=str(error))
+                log.warning(
+                    "call.not_noted",
+                    order=record.order.order_id,
+                    events=[event.type for event in events],
+                    error=str(error),
+                )
                 await asyncio.sleep(NOTE_AGAIN_S)
             else:
                 return
-        log.error("call.never_noted", order=record.order.order_id, event=event.type)
+        log.error("call.never_noted", order=record.order.order_id, events=[event.type for event in events])
 
     async def _start(self, record: Record, call_id: str, direction: Any) -> None:
         """Claim the record for this call. Raises CallFailed when somebody else was quicker."""

@@ -76,7 +76,7 @@ def erase(
     by: Annotated[str, typer.Option("--by", help="who decided it")],
     reason: Annotated[str, typer.Option("--reason", help="why; stays in the ledger unreadable, too")],
     config: Config = None,
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,  # noqa: FBT002
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> None:
     """Forget the person of an order for good: its key is destroyed. The chain and the tree stay whole; nobody can read it."""
 

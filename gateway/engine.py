@@ -5,7 +5,7 @@ Everything that happens to an order, on a call, by SMS, by API or by a timer, co
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -34,6 +34,7 @@ from gateway.consent.effects import (
 from gateway.consent.errors import ConsentError, Fault, OrderRefused
 from gateway.consent.order import DialplanRef, Order, OrderRequest, Policy, check_order, mask
 from gateway.consent.record import CONFIRMED, ENDS, Record, begin, challenge_expiry, reduce, replay
+from gateway.ledger.envelope import close
 from gateway.ledger.errors import LedgerError
 from gateway.ledger.sealing import Keyring, events_key, new_key
 from gateway.store import ledger
@@ -118,15 +119,16 @@ class Engine:
         key = new_key()
         await ledger.insert_order(connection, record, now)
         await ledger.insert_record_key(connection, self.keyring, order.order_id, key)
-        entry = await ledger.insert_entry(connection, entry, "", events_key(key))
+        envelope, entry = close(entry, "", events_key(key))
+        await ledger.insert_entries(connection, [(entry, envelope)])
         await self._enqueue(connection, record, entry, effects, events_key(key))
         log.info("order.created", order=order.order_id, tenant=tenant, number=mask(subscriber.number))
         return record
 
-    async def append(self, order_id: str, event: ev.Event) -> Record:
-        """Append *event* to a record and let follow what follows. Raises UnknownOrder."""
+    async def append(self, order_id: str, *events: ev.Event) -> Record:
+        """Append *events* to a record, all of them or none, and let follow what follows. Raises UnknownOrder, ErasedRecord."""
         async with self.database.transaction() as connection:
-            return await self.append_within(connection, order_id, event)
+            return await self.append_within(connection, order_id, *events)
 
     async def record(self, order_id: str) -> Record:
         """Raises UnknownOrder, ErasedRecord."""
@@ -156,8 +158,10 @@ class Engine:
             record = (await self._locked_tail(connection, order_id)).record
             if record.held:
                 raise NotErasable(f"order {order_id} is under a legal hold; release it first")
-            if record.state in ("calling", "spoken", "confirmed", "provisioning"):
-                raise NotErasable(f"order {order_id} is {record.state}: let that end, or freeze it, first")
+            if not record.ended:
+                raise NotErasable(f"order {order_id} is {record.state}: withdraw or freeze it first")
+            if await connection.fetchval(sql("has_pending_deliveries"), UUID(order_id)):
+                raise NotErasable(f"order {order_id} has a webhook under way: let it arrive or die first")
             await self.append_within(connection, order_id, ev.RecordErased(by=by, reason=reason))
             await connection.execute(sql("erase_record"), UUID(order_id))
         log.info("record.erased", order=order_id)
@@ -240,33 +244,50 @@ class Engine:
         record = await self.append_within(connection, str(order_id), ev.ReplyRepeated(message_id=message_id))
         return Inbound("repeated", str(order_id), record.state)
 
-    async def append_within(self, connection: Connection, order_id: str, event: ev.Event) -> Record:
+    async def append_within(self, connection: Connection, order_id: str, *events: ev.Event) -> Record:
         """As :meth:`append`, in the caller's transaction."""
         tail = await self._locked_tail(connection, order_id)
-        before = tail.record
-        at = max(self._now(), tail.at + TICK)  # a clock that goes backwards never reorders a record
-        entry = ev.Entry(order_id=order_id, seq=tail.seq + 1, event_id=str(uuid4()), at=at, event=event)
-        entry = await ledger.insert_entry(connection, entry, tail.hash, tail.key)
-        after, effects = reduce(before, entry)
-        if after.erased:
+        first, record = tail.record, tail.record
+        steps: list[tuple[ev.Entry, Record, Record, tuple[Effect, ...]]] = []
+        envelopes: list[str] = []
+        waiting = deque(events)
+        while waiting:
+            at = max(self._now(), tail.at + TICK)  # a clock that goes backwards never reorders a record
+            event = waiting.popleft()
+            entry = ev.Entry(order_id=order_id, seq=tail.seq + 1, event_id=str(uuid4()), at=at, event=event)
+            envelope, entry = close(entry, tail.hash, tail.key)
+            before, (record, effects) = record, reduce(record, entry)
+            tail = _Tail(entry.seq, entry.hash, at, record, tail.key)
+            steps.append((entry, before, record, effects))
+            envelopes.append(envelope)
+            if any(isinstance(effect, IssueChallenge) for effect in effects):
+                expires_at = challenge_expiry(record, at)
+                waiting.appendleft(
+                    ev.ChallengeIssued(challenge_id=str(uuid4()), nonce=token_hex(16), expires_at=expires_at)
+                )
+        await ledger.insert_entries(
+            connection, [(entry, text) for (entry, *_), text in zip(steps, envelopes, strict=True)]
+        )
+        for entry, before, after, _ in steps:
+            await self._prove(connection, entry, before, after)
+        if record is not first:
+            await ledger.project(connection, record, tail.at)
+        for entry, _, after, effects in steps:
+            await self._enqueue(connection, after, entry, effects, tail.key)
+        if record.erased:
             self._tails.pop(order_id, None)
         else:
-            self._keep(order_id, _Tail(entry.seq, entry.hash, at, after, tail.key))
+            self._keep(order_id, tail)
+        return record
+
+    async def _prove(self, connection: Connection, entry: ev.Entry, before: Record, after: Record) -> None:
+        """What the database keeps a second time of the step from *before* to *after*."""
         if after.spoken is not None and before.spoken is None:
             await ledger.insert_spoken(connection, after.spoken)
         if after.confirmation is not None and before.confirmation is None:
             await ledger.insert_confirmation(connection, after.confirmation)
         if after.state != before.state and after.state in NO_ENDS:
             await ledger.insert_refusal(connection, entry, after.state)
-        if after is not before:
-            await ledger.project(connection, after, at)
-        await self._enqueue(connection, after, entry, effects, tail.key)
-        if any(isinstance(effect, IssueChallenge) for effect in effects):
-            issued = ev.ChallengeIssued(
-                challenge_id=str(uuid4()), nonce=token_hex(16), expires_at=challenge_expiry(after, at)
-            )
-            return await self.append_within(connection, order_id, issued)
-        return after
 
     async def _locked_tail(self, connection: Connection, order_id: str) -> _Tail:
         """Where the record stands, nobody else appending. Raises UnknownOrder.

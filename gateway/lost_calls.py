@@ -32,10 +32,9 @@ async def close_lost_calls(engine: Engine, recordings: Path) -> int:
 async def _close(engine: Engine, record: Record, recordings: Path) -> None:
     order_id, call_id = record.order.order_id, record.call_id
     assert call_id is not None, "chosen by it"
-    if record.recording is None:
-        await engine.append(order_id, await _salvaged(engine, order_id, call_id, recordings))
+    salvaged = await _salvaged(engine, order_id, call_id, recordings)
     ended = ev.CallEnded(call_id=call_id, outcome="lost", reason="the gateway restarted", duration_ms=0)
-    await engine.append(order_id, ended)
+    await engine.append(order_id, salvaged, ended)
 
 
 async def _salvaged(

@@ -11,7 +11,7 @@ from gateway.consent.errors import BrokenChain
 from gateway.consent.events import Entry
 from gateway.consent.proofs import Confirmation, SpokenConsent
 from gateway.consent.record import ON_THE_LINE, Record
-from gateway.ledger.envelope import close, open_envelope
+from gateway.ledger.envelope import open_envelope
 from gateway.ledger.sealing import Keyring
 from gateway.store.database import Connection, sql
 from gateway.store.errors import ErasedRecord, UnknownOrder
@@ -78,14 +78,16 @@ async def insert_order(connection: Connection, record: Record, at: datetime) -> 
     )  # fmt: skip
 
 
-async def insert_entry(connection: Connection, entry: Entry, previous_hash: str, key: bytes) -> Entry:
-    """Append *entry*, sealed with the *key* of the record's events; returns it with its hash."""
-    envelope, entry = close(entry, previous_hash, key)
-    await connection.execute(
-        sql("insert_event"),
-        _uuid(entry.order_id), entry.seq, UUID(entry.event_id), entry.at, entry.event.type, envelope, entry.hash,
-    )  # fmt: skip
-    return entry
+async def insert_entries(connection: Connection, entries: Sequence[tuple[Entry, str]]) -> None:
+    """Append *entries* of one record, each with its envelope, in their order."""
+    rows = [
+        (_uuid(entry.order_id), entry.seq, UUID(entry.event_id), entry.at, entry.event.type, envelope, entry.hash)
+        for entry, envelope in entries
+    ]
+    if len(rows) == 1:
+        await connection.execute(sql("insert_event"), *rows[0])
+    else:
+        await connection.executemany(sql("insert_event"), rows)
 
 
 async def project(connection: Connection, record: Record, at: datetime) -> None:
