@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 import typer
+from engines import SECRET, START, ordered
 from typer.testing import CliRunner, Result
 
 from gateway import cli_doctor
 from gateway.consent import events as ev
-from gateway.consent.order import DialplanRef, OrderRequest, Policy
-from gateway.demo.orders import sample_order
+from gateway.consent.order import Policy
 from gateway.engine import Engine
+from gateway.secret_files import keyring
+from gateway.settings import load_settings
 from gateway.store.database import Database
 from gateway.telephony.report import AttemptReport
 from gateway.telephony.trace import Trace, Tracer
-
-START = datetime(2026, 3, 1, 9, tzinfo=UTC)
-PLAN = DialplanRef(name="plan-upgrade", version=1, sha256="0" * 64)
 
 
 class Order:
@@ -45,9 +43,15 @@ class Order:
 async def order(database: Database, dsn: str, tmp_path: Path) -> Order:
     config = tmp_path / "gateway.toml"
     config.write_text(f'data_dir = "{tmp_path}"\n[database]\ndsn = "{dsn}"\n')
-    engine = Engine(database, policy=Policy(), secret=b"s" * 32, gateway="g1", now=lambda: START)
-    request = OrderRequest.model_validate(sample_order("+821012345678", START.date(), call="inbound"))
-    order_id = (await engine.create(request, "billing", PLAN)).order.order_id
+    engine = Engine(
+        database,
+        policy=Policy(),
+        secret=SECRET,
+        keyring=keyring(load_settings(config)),
+        gateway="g1",
+        now=lambda: START,
+    )
+    order_id = (await ordered(engine)).order.order_id
     calls = [str(uuid4()), str(uuid4())]
     for call_id in calls:
         await engine.append(order_id, ev.CallStarted(call_id=call_id, gateway="g1", direction="inbound"))

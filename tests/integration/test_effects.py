@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -139,7 +140,12 @@ class TestMessages:
         assert (NUMBER, "event-1", True) == (sent["to"], sent["reference"], engine.code(record) in sent["text"])
         (noted,) = await last_events(engine, record, 1)
         assert isinstance(noted, ev.SmsSent)
-        assert ("challenge", "http", "sms-1") == (noted.kind, noted.channel, noted.message_id)
+        assert ("challenge", "http", "sms-1", "event-1") == (
+            noted.kind,
+            noted.channel,
+            noted.message_id,
+            noted.reference,
+        )
         assert sent["text"].replace(engine.code(record), MASKED_CODE) == noted.text
 
     async def test_the_tries_left_are_written(self, effects: Effects, engine: Engine, far_end: FarEnd) -> None:
@@ -160,9 +166,32 @@ class TestMessages:
         record = await challenged(engine)
         far_end.answer(400)
         await effects.send_sms(sms_job("challenge", record))
-        assert [ev.SmsFailed(kind="challenge", channel="http", error="HTTP 400")] == await last_events(
-            engine, record, 1
-        )
+        assert [
+            ev.SmsFailed(kind="challenge", channel="http", error="HTTP 400", reference="event-1")
+        ] == await last_events(engine, record, 1)
+
+    @pytest.mark.parametrize("status", [200, 400])
+    async def test_what_came_of_a_message_is_known_when_its_job_runs_again(
+        self, effects: Effects, engine: Engine, far_end: FarEnd, status: int
+    ) -> None:
+        """The gateway died after it had written that down, before the job was done."""
+        record = await challenged(engine)
+        far_end.answer(status)
+        for attempt in (1, 2):
+            await effects.send_sms(sms_job("challenge", record, attempt))
+        assert 1 == len(far_end.received)
+        assert 1 == [e.event.type.partition(".")[0] for e in await engine.entries(record.order.order_id)].count("sms")
+
+    async def test_a_challenge_that_may_have_arrived_before_the_gateway_died_is_not_passed_over_in_silence(
+        self, effects: Effects, engine: Engine, far_end: FarEnd
+    ) -> None:
+        record = await challenged(engine)
+        await engine.take_message("http", "1", NUMBER, engine.code(record))
+        await effects.send_sms(sms_job("challenge", record, attempt=2))
+        (noted,) = await last_events(engine, record, 1)
+        assert isinstance(noted, ev.SmsFailed)
+        assert ("event-1", []) == (noted.reference, far_end.received)
+        assert "an earlier attempt may have arrived" in noted.error
 
     async def test_a_passing_failure_is_tried_again(self, effects: Effects, engine: Engine, far_end: FarEnd) -> None:
         record = await challenged(engine)
@@ -180,9 +209,9 @@ class TestMessages:
         record = await challenged(engine)
         far_end.answer(503)
         await effects.send_sms(sms_job("challenge", record, attempt=len(SMS_DELAYS_S) + 1))
-        assert [ev.SmsFailed(kind="challenge", channel="http", error="HTTP 503")] == await last_events(
-            engine, record, 1
-        )
+        assert [
+            ev.SmsFailed(kind="challenge", channel="http", error="HTTP 503", reference="event-1")
+        ] == await last_events(engine, record, 1)
 
     async def test_without_a_channel_the_failure_is_recorded(
         self, engine: Engine, session: aiohttp.ClientSession, far_end: FarEnd, line: Line
@@ -344,7 +373,8 @@ class TestCalls:
         assert [(record.order.order_id, "503 no line is configured")] == line.given_up
 
     async def test_an_attempt_that_could_not_begin_counts(self, engine: Engine) -> None:
-        calls = Calls(None, engine, None, None, (), Destinations(("+",)), region="KR", transfer_targets={})  # type: ignore[arg-type]
+        agent = SimpleNamespace(engine=SimpleNamespace(office=None))
+        calls = Calls(agent, engine, None, None, (), Destinations(("+",)), region="KR", transfer_targets={})  # type: ignore[arg-type]
         record = await ordered(engine, call="now")
         for _ in range(record.limits.call_attempts):
             await calls.note_failed(record, "no line is configured")
