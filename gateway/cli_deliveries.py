@@ -6,16 +6,21 @@ import base64
 import json
 import re
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gateway import deliveries
-from gateway.cli_common import AsJson, Config, fail, out, print_rows, settings_of, with_engine
+from gateway import deliveries, reconciliation
+from gateway.billing_export import BadExport, read_bills
+from gateway.cli_common import FAULT, AsJson, Config, complain, err, fail, out, print_rows, settings_of, with_engine
 from gateway.consent.events import WebhookKind
 from gateway.engine import Engine
+from gateway.reconciliation import Reconciliation
 from gateway.settings import MAIN_ENDPOINT
 from gateway.store import deliveries as rows
 
@@ -25,6 +30,7 @@ STATES = ("pending", "delivered", "dead", "cancelled")
 _AGO = re.compile(r"(\d{1,9})([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 MOST_SHOWN = 1000
+UNREADABLE = 2
 
 
 def moment(text: str, now: datetime) -> datetime:
@@ -255,3 +261,61 @@ def disable(
 
     with_engine(config, run)
     out.print("disabled", highlight=False)
+
+
+def reconcile(
+    file: Annotated[Path, typer.Argument(help="what billing exports: order_id[,reference][,billed_at], with a header")],
+    tenant: Tenant = None,
+    since: Moment = None,
+    until: Moment = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Name what was billed without consent, and what was consented to and not billed.
+
+    Exit code 0: they agree; 1: something is named; 2: the file cannot be read. --since and --until bound the consents by the time of
+    their confirmation; every line of the file is judged.
+    """
+
+    async def run(engine: Engine) -> Reconciliation:
+        with Progress(
+            TextColumn("reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=err, transient=True,
+            disable=not err.is_terminal,
+        ) as progress:  # fmt: skip
+            task = progress.add_task("", total=file.stat().st_size)
+            bills = read_bills(file, lambda octets: progress.advance(task, octets))
+            return await reconciliation.reconcile(engine.database, bills, tenant=tenant, since=since, until=until)
+
+    try:
+        found = with_engine(config, run)
+    except BadExport as error:
+        for fault in error.faults:
+            complain(fault)
+        raise typer.Exit(UNREADABLE) from error
+    except OSError as error:
+        complain(f"{file}: {error.strerror}")
+        raise typer.Exit(UNREADABLE) from error
+    if as_json:
+        sys.stdout.write(json.dumps(found.as_json(), default=_json, ensure_ascii=False) + "\n")
+    else:
+        _print_reconciliation(found)
+    raise typer.Exit(0 if found.agrees else FAULT)
+
+
+def _print_reconciliation(found: Reconciliation) -> None:
+    unfounded = [asdict(one) for one in found.billed_without_consent]
+    unbilled = [
+        asdict(one) | {"confirmed_at": f"{one.confirmed_at:%Y-%m-%d %H:%M:%S}"} for one in found.consent_without_billing
+    ]
+    for title, named, columns in (
+        ("billed without consent", unfounded, ("line", "order_id", "reference", "reason")),
+        ("consent without billing", unbilled, ("order_id", "tenant", "confirmed_at", "reference", "reason")),
+    ):
+        out.print(f"{title}: {len(named)}", style="bold red" if named else "green", highlight=False)
+        if named:
+            print_rows(named, columns, as_json=False)
+    out.print(f"{found.lines} lines were read", highlight=False)
+
+
+def _json(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
