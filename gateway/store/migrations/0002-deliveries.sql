@@ -88,7 +88,7 @@ CREATE TRIGGER never_deleted BEFORE DELETE OR TRUNCATE ON consent.deliveries
     FOR EACH STATEMENT EXECUTE FUNCTION consent.refuse_change();
 
 -- What is posted, and to whom, never changes; only where it stands does.
-CREATE FUNCTION consent.refuse_other_delivery() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION consent.refuse_other_delivery() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF (NEW.webhook_id, NEW.kind, NEW.tenant, NEW.endpoint, NEW.order_id, NEW.event_id, NEW.provisioning_id, NEW.body, NEW.created_at)
         IS DISTINCT FROM
@@ -102,6 +102,7 @@ END $$;
 CREATE TRIGGER content_is_fixed BEFORE UPDATE ON consent.deliveries
     FOR EACH ROW EXECUTE FUNCTION consent.refuse_other_delivery();
 
+REVOKE EXECUTE ON FUNCTION consent.refuse_other_delivery FROM PUBLIC;
 GRANT SELECT, INSERT ON consent.deliveries, consent.delivery_attempts, consent.endpoint_changes, consent.billing_references
     TO consent_app;
 GRANT UPDATE (state, schedule, attempts, last_status, last_error, next_at, updated_at, delivered_at) ON consent.deliveries
