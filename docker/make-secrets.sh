@@ -29,7 +29,7 @@ random_hex() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
 signing() { printf 'whsec_%s' "$(head -c 32 /dev/urandom | base64 | tr -d '\n')"; }
 
 for name in postgres-password gateway-db-password asterisk-calls-gateway gateway-calls-asterisk extension-7000 extension-7100 \
-    CONSENT_GATEWAY__SMS__CODE_SECRET; do
+    CONSENT_GATEWAY__SMS__CODE_SECRET CONSENT_GATEWAY__LEDGER__SECRET; do
     random_hex | keep "$name"
 done
 signing | keep CONSENT_GATEWAY__SMS__INBOUND_SECRET

@@ -141,10 +141,12 @@ def _secrets(settings: Settings) -> list[str]:
         faults.append("sms.inbound_secret: empty, so replies cannot be taken; make one with: consent-gateway secret")
     for name, secret in secrets:
         faults += _unreadable(name, secret, read_secret)
-    if settings.database.dsn.get_secret_value() and not settings.sms.code_secret.get_secret_value():
-        faults.append(
-            "sms.code_secret: empty beside database.dsn, where gateways must share one; set it to 24 characters or more"
-        )
+    shared = (("sms.code_secret", settings.sms.code_secret), ("ledger.secret", settings.ledger.secret))
+    for name, secret in shared if settings.database.dsn.get_secret_value() else ():
+        if not secret.get_secret_value():
+            faults.append(
+                f"{name}: empty beside database.dsn, where gateways must share one; set it to 24 characters or more"
+            )
     if settings.sms.channel == "none":
         faults.append("sms.channel: none, so no order can ever be confirmed; set http or sip")
     if not settings.tenants:

@@ -357,6 +357,7 @@ async def test_check_names_every_fault_in_one_line(town: Town) -> None:
     wanted = (
         r"tenants\.billing\.webhook_secret: ",
         r"sms\.code_secret: empty beside database\.dsn",
+        r"ledger\.secret: empty beside database\.dsn",
         r"speech\.models\.ko: model .*: incomplete, am/final\.mdl, .* missing; install it again$",
         rf"api\.bind: {HOST}:{taken}: Address already in use",
         r"database\.dsn: .*check address, user, password and database$",
