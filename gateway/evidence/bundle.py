@@ -158,8 +158,7 @@ class Exporter:
         confirmation = record.confirmation if record is not None else None
         decisive = confirmation.reply.event_id if confirmation is not None else None
         seq = next((entry.seq for entry in entries if entry.event_id == decisive), 1)
-        async with self._engine.database.transaction() as connection:
-            proofs = await self._prove(connection, order_id, len(envelopes), seq)
+        proofs = await self._prove(order_id, len(envelopes), seq)
         signer, library = self._engine.keyring.signer, self._library
         return Job(
             order_id=order_id,
@@ -184,34 +183,30 @@ class Exporter:
         last = max(entry.seq for entry in entries if isinstance(entry.event, ev.EvidenceExported))
         return entries[:last]
 
-    async def _prove(self, connection: Connection, order_id: str, events: int, decisive: int) -> dict[str, Any]:
-        """The checkpoint that covers all *events*, the first one that covered the *decisive* one, and the proofs between them."""
-        leaves = await tree.leaves_of(connection, order_id)
-        while any(seq not in leaves for seq in range(1, events + 1)):
-            if not await tree.sequence(connection):
-                raise NotExported(f"order {order_id}: events of it are missing in the ledger's tree")
-            leaves = await tree.leaves_of(connection, order_id)
-        origin = self._library.origin
-        checkpoint = await tree.checkpoint(connection, self._engine.keyring.signer, origin, self._now())
-        first = await tree.first_checkpoint_covering(connection, leaves[decisive])
-        if checkpoint is None or first is None:
-            raise NotExported(f"order {order_id}: the ledger has no checkpoint of it")
-        token = await connection.fetchval(sql("timestamp_of_size"), checkpoint.size)
-        inclusion = [
-            Leaf(
-                leaf=leaves[seq],
-                proof=[_base64(step) for step in await tree.inclusion_proof(connection, leaves[seq], checkpoint.size)],
+    async def _prove(self, order_id: str, events: int, decisive: int) -> dict[str, Any]:
+        """The checkpoint that covers all *events*, the first one that covered the *decisive* one, and the proofs between them.
+
+        The tree is locked no longer than it grows: what a proof is made of never changes.
+        """
+        leaves, checkpoint = await self._cover(order_id, events)
+        async with self._engine.database.pool.acquire() as connection:
+            return await _proofs(
+                connection, order_id, checkpoint, [leaves[seq] for seq in range(1, events + 1)], leaves[decisive]
             )
-            for seq in range(1, events + 1)
-        ]
-        consistency = await tree.consistency_proof(connection, first.size, checkpoint.size)
-        return {
-            "checkpoint": checkpoint.note,
-            "first_checkpoint": first.note,
-            "timestamp": _base64(token) if token is not None else None,
-            "inclusion": inclusion,
-            "consistency": [_base64(step) for step in consistency],
-        }
+
+    async def _cover(self, order_id: str, events: int) -> tuple[dict[int, int], tree.Signed]:
+        """The leaves of all *events* by their seq, and a checkpoint over them."""
+        database, origin = self._engine.database, self._library.origin
+        while True:
+            async with database.transaction() as connection:
+                grown = await tree.sequence(connection)
+                leaves = await tree.leaves_of(connection, order_id)
+                if all(seq in leaves for seq in range(1, events + 1)):
+                    checkpoint = await tree.checkpoint(connection, self._engine.keyring.signer, origin, self._now())
+                    assert checkpoint is not None, "a tree with leaves has one"
+                    return leaves, checkpoint
+            if not grown:
+                raise NotExported(f"order {order_id}: events of it are missing in the ledger's tree")
 
     async def _deliveries(self, order_id: str, entries: list[ev.Entry]) -> list[dict[str, Any]]:
         """The webhooks that *entries* caused, with the attempts that they tell of."""
@@ -282,6 +277,31 @@ class Exporter:
         if pressed.fault:
             raise NotExported(f"order {job.order_id}: no bundle was made: {pressed.fault}")
         return pressed
+
+
+async def _proofs(
+    connection: Connection, order_id: str, checkpoint: tree.Signed, leaves: list[int], decisive: int
+) -> dict[str, Any]:
+    """What leads from each of *leaves*, and from the first checkpoint that covered the *decisive* one, to *checkpoint*."""
+    first = await tree.first_checkpoint_covering(connection, decisive)
+    if first is None:
+        raise NotExported(f"order {order_id}: the ledger has no checkpoint of it")
+    token = await connection.fetchval(sql("timestamp_of_size"), checkpoint.size)
+    inclusion = [
+        Leaf(
+            leaf=leaf,
+            proof=[_base64(step) for step in await tree.inclusion_proof(connection, leaf, checkpoint.size)],
+        )
+        for leaf in leaves
+    ]
+    consistency = await tree.consistency_proof(connection, first.size, checkpoint.size)
+    return {
+        "checkpoint": checkpoint.note,
+        "first_checkpoint": first.note,
+        "timestamp": _base64(token) if token is not None else None,
+        "inclusion": inclusion,
+        "consistency": [_base64(step) for step in consistency],
+    }
 
 
 def _content(plan: Dialplan) -> bytes:

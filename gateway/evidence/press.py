@@ -11,6 +11,7 @@ import base64
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -161,28 +162,32 @@ async def _add_sounds(
     if job.dialplan is not None:
         plan = Dialplan.model_validate_json(job.dialplan)
         names = plan.prompt_names()
-    prompts = sounds.Prompts(job.prompts_cache, job.prompts_folder, pack, names)
     for event in events:
         if event.of("recording.kept"):
-            call_id = str(event.body["call_id"])
-            member = evidence.recording_member(call_id)
-            path, key = job.recordings.get(call_id, ("", ""))
-            found = (
-                sounds.recording(Path(path), base64.b64decode(key), event, events)
-                if path
-                else sounds.Found(missing=_deleted(call_id, events))
-            )
-        elif event.of("prompt.played"):
-            member = evidence.prompt_member(str(event.body["audio_sha256"]))
-            if member in members or member in pressed.missing:
-                continue
-            found = await prompts.find(event)
-        else:
-            continue
-        if found.missing:
-            pressed.missing[member] = found.missing
-        else:
-            members[member] = found.content
+            member = evidence.recording_member(str(event.body["call_id"]))
+            _put(members, pressed, member, _recording(job, event, events))
+    with tempfile.TemporaryDirectory(prefix="consent-evidence-") as scratch:
+        async with sounds.Prompts(job.prompts_cache, job.prompts_folder, pack, names, Path(scratch)) as prompts:
+            for event in events:
+                if event.of("prompt.played"):
+                    member = evidence.prompt_member(str(event.body["audio_sha256"]))
+                    if member not in members and member not in pressed.missing:
+                        _put(members, pressed, member, await prompts.find(event))
+
+
+def _put(members: dict[str, bytes], pressed: Pressed, member: str, found: sounds.Found) -> None:
+    if found.missing:
+        pressed.missing[member] = found.missing
+    else:
+        members[member] = found.content
+
+
+def _recording(job: Job, kept: evidence.Event, events: list[evidence.Event]) -> sounds.Found:
+    call_id = str(kept.body["call_id"])
+    if call_id not in job.recordings:
+        return sounds.Found(missing=_deleted(call_id, events))
+    path, key = job.recordings[call_id]
+    return sounds.recording(Path(path), base64.b64decode(key), kept, events)
 
 
 def _deleted(call_id: str, events: list[evidence.Event]) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from gateway.evidence import verify_evidence as evidence
 from gateway.language.pack import LanguagePack
@@ -57,12 +57,20 @@ def recording(path: Path, key: bytes, kept: evidence.Event, events: Sequence[evi
 class Prompts:
     """Finds prompts again: in the *cache* of those that were spoken, among the *recorded* ones, or by speaking them once more.
 
-    *names*: the prompts that an order may have been told; the cache names a prompt by its name and wording.
+    *names*: the prompts that an order may have been told; the cache names a prompt by its name and wording. *scratch* is a folder
+    for what is spoken here. ``async with Prompts(...) as prompts``: a voice that was started is stopped.
     """
 
-    def __init__(self, cache: Path, recorded: Path, pack: LanguagePack, names: Iterable[str]) -> None:
+    def __init__(self, cache: Path, recorded: Path, pack: LanguagePack, names: Iterable[str], scratch: Path) -> None:
         self._cache, self._recorded, self._pack = cache, recorded, pack
         self._names = tuple(dict.fromkeys((*names, *pack.prompts)))
+        self._speaker = PromptStore(scratch, scratch / "none")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._speaker.stop()
 
     async def find(self, played: evidence.Event) -> Found:
         """The prompt of a ``prompt.played`` event, 16 kHz, one channel."""
@@ -97,15 +105,11 @@ class Prompts:
         wording = next(self._wordings(played), None)
         if wording is None or not _VOICE.fullmatch(str(played.body["voice"])):
             return Found(missing="the recorded prompt that was played is not on this gateway any more")
-        with tempfile.TemporaryDirectory(prefix="consent-evidence-") as folder:
-            store = PromptStore(Path(folder), Path(folder) / "none")
-            try:
-                await store.prepare([wording])
-                prompt = store.get(wording)
-            except SpeechError as error:
-                return Found(missing=f"it is not in the cache any more, and cannot be spoken again: {error}")
-            finally:
-                await store.stop()
+        try:
+            await self._speaker.prepare([wording])
+            prompt = self._speaker.get(wording)
+        except SpeechError as error:
+            return Found(missing=f"it is not in the cache any more, and cannot be spoken again: {error}")
         if prompt.sha256 != wanted:
             return Found(missing="it is not in the cache any more, and the voice of today speaks it otherwise")
         return _wav(_octets(prompt.samples))
