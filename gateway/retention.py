@@ -115,7 +115,7 @@ class Archive:
         self._engine = engine
         self._days = settings.recordings
         self._gateway = settings.gateway
-        self._folder = settings.data_dir / "recordings"
+        self._folder = settings.recordings_folder
         self._traces = settings.data_dir / "traces"
         self._now = now
 

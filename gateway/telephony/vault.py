@@ -158,10 +158,10 @@ class Writer:
             self._tail = samples if wanted < self._layout.chunk else b""
 
     def _write(self, octets: bytes, at: int) -> None:
-        self._dirty = True
         while octets:
             written = os.pwrite(self._fd, octets, at)
             octets, at = octets[written:], at + written
+        self._dirty = True
 
 
 class Sound:
