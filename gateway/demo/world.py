@@ -207,6 +207,8 @@ allowed_networks = ["127.0.0.0/8"]
 
 [api]
 bind = "127.0.0.1:{world.api_port}"
+rate = 1000
+burst = 1000
 
 [database]
 directory = {json.dumps(str(world.folder / "postgres" / "server"))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import logging
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -76,6 +77,7 @@ async def apply_migrations(connection: asyncpg.Connection) -> None:
     """Bring the schema up to date; several gateways may start at once."""
     await connection.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
     try:
+        logging.getLogger(migrate.__name__).setLevel(logging.ERROR)  # it warns of every migration that it makes
         with importlib.resources.as_file(importlib.resources.files("gateway.store") / "migrations") as folder:
             await migrate.apply(connection, folder, schema_name="public")
     finally:

@@ -261,6 +261,8 @@ allowed_networks = ["127.0.0.0/8"]
 
 [api]
 bind = "{HOST}:{world.api_port}"
+rate = 1000
+burst = 1000
 
 [database]
 directory = "{world.folder}/postgres/server"
