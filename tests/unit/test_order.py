@@ -11,7 +11,7 @@ import pytest
 from babel.numbers import list_currencies
 from pydantic import ValidationError
 
-from gateway.consent.canonical import canonical, chain, content_hash
+from gateway.consent.canonical import canonical, content_hash
 from gateway.consent.errors import OrderRefused
 from gateway.consent.order import (
     LEGAL_TENDER,
@@ -312,14 +312,6 @@ class TestTheHash:
             order().offer.price.amount = 1  # type: ignore[misc]
 
 
-class TestTheChain:
-    def test_an_event_hash_depends_on_its_predecessor(self) -> None:
-        first = chain("", b"a")
-        assert chain(first, b"b") != chain("", b"b")
-
-    def test_an_event_hash_depends_on_its_body(self) -> None:
-        first = chain("", b"a")
-        assert chain(first, b"b") != chain(first, b"c")
-
-    def test_canonical_json_sorts_keys_and_keeps_utf8(self) -> None:
+class TestCanonicalJson:
+    def test_it_sorts_keys_and_keeps_utf8(self) -> None:
         assert '{"a":"네","b":1}'.encode() == canonical({"b": 1, "a": "네"})
