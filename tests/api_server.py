@@ -121,5 +121,7 @@ async def serving(
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        yield made
-        await runner.cleanup()
+        try:
+            yield made
+        finally:
+            await runner.cleanup()

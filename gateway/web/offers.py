@@ -26,7 +26,11 @@ UNKNOWN = {404: "there is no such offer of yours"}
 class OfferTerms(Offer):
     """All terms of an offer. Amounts are in minor units (won, fen, cents); what it lacks is said to be absent, by null."""
 
-    model_config = ConfigDict(json_schema_extra=example(EXAMPLE_OFFER))
+    model_config = ConfigDict(
+        json_schema_extra=example({name: value for name, value in EXAMPLE_OFFER.items() if name != "id"})
+    )
+
+    id: Identifier = Field(default="", description="may be left out; if not, that of the path")
 
 
 class OfferWithdrawal(Asked):
@@ -85,7 +89,7 @@ class Offers:
                 "PUT", where, self.put, "putOffer", "Make an offer, or a new version of it", "offers",
                 {200: Answer("these terms hold already", OfferVersion), 201: Answer("they hold from now on", OfferVersion)},
                 description="Orders that were made keep the terms that they were made with.", scope="offers:write", body=OfferTerms,
-                noun="offer",
+                noun="offer", errors={404: "no offer can have such an id"},
             ),
             Route(
                 "POST", f"{where}/withdraw", self.withdraw, "withdrawOffer", "Take no more orders for an offer", "offers",
@@ -119,8 +123,9 @@ class Offers:
 
     async def put(self, call: Call) -> web.StreamResponse:
         offer_id = _offer_id(call)
-        terms = Offer.model_validate(call.asked(OfferTerms).model_dump())
-        if terms.id != offer_id:
+        asked = call.asked(OfferTerms)
+        terms = Offer.model_construct(**{name: getattr(asked, name) for name in Offer.model_fields} | {"id": offer_id})
+        if asked.id not in ("", offer_id):
             raise Refused(
                 422, "the offer does not fit the schema", [Fault("id", f"must be {offer_id!r}, as in the path")]
             )

@@ -45,6 +45,14 @@ BODIED = {
     415: "the body is no application/json", 422: "the request does not fit, or is refused: every fault is named",
 }  # fmt: skip
 OURS = {500: "the gateway failed; its log says why", 503: "too many keys are being checked; see Retry-After"}
+LINKS = {
+    "createOrder": ("order_id", "$response.body#/order_id"),
+    "listOrders": ("order_id", "$response.body#/orders/0/order_id"),
+    "listDeliveries": ("webhook_id", "$response.body#/deliveries/0/webhook_id"),
+    "listOffers": ("offer_id", "$response.body#/offers/0/offer_id"),
+}
+"""Where in an answer stands the id that other operations take."""
+
 RATE = ("RateLimit", "what is left of the key's rate: `r` requests now, all again in `t` seconds")
 _PLACE = re.compile(r"\{(\w+)\}")
 
@@ -59,7 +67,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     references, schemas = models_json_schema(list(dict.fromkeys(wanted)), ref_template="#/components/schemas/{model}")
     paths: dict[str, Any] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, references)
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, references, routes)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -80,7 +88,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _operation(route: Route, references: Any) -> dict[str, Any]:
+def _operation(route: Route, references: Any, routes: Sequence[Route]) -> dict[str, Any]:
     operation: dict[str, Any] = {"operationId": route.name, "summary": route.summary, "tags": [route.tag]}
     scope = f"Needs the scope `{route.scope}`." if route.scope else ""
     described = "\n\n".join(part for part in (route.description, scope) if part)
@@ -94,6 +102,9 @@ def _operation(route: Route, references: Any) -> dict[str, Any]:
         schema = references[route.body, "validation"]
         operation["requestBody"] = {"required": not route.optional, "content": {JSON: {"schema": schema}}}
     operation["responses"] = {str(status): told for status, told in sorted(_responses(route, references).items())}
+    if route.name in LINKS:
+        first = str(min(route.answers))
+        operation["responses"][first]["links"] = _links(*LINKS[route.name], routes)
     operation["security"] = [{"key": []}] if route.scope else []
     return operation
 
@@ -123,6 +134,14 @@ def errors(route: Route) -> dict[int, str]:
     for status, about in route.errors.items():
         found[status] = about if status not in (400, 503) or status not in found else f"{found[status]}; or {about}"
     return found
+
+
+def _links(name: str, expression: str, routes: Sequence[Route]) -> dict[str, Any]:
+    """What may be asked next about that which an answer names."""
+    place = f"{{{name}}}"
+    return {
+        route.name: {"operationId": route.name, "parameters": {name: expression}} for route in routes if place in route.path
+    }  # fmt: skip
 
 
 def _problem(status: int, about: str, references: Any) -> dict[str, Any]:

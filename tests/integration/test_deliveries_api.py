@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -179,7 +178,8 @@ class TestEvidence:
         path.write_bytes(octets)
         assert "verify_evidence.py" in zipfile.ZipFile(io.BytesIO(octets)).namelist()
         assert 0 == verify_evidence.main([str(path)])
-        assert [] == [name for name in os.listdir(tmp_path) if name.startswith(".evidence-")]
+        left = [path.name for path in tmp_path.iterdir()]  # noqa: ASYNC240
+        assert [] == [name for name in left if name.startswith(".evidence-")]
 
     async def test_who_asked_for_it_and_why_is_in_the_record(self, server: Server) -> None:
         order_id = await server.order()

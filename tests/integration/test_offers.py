@@ -48,6 +48,10 @@ class TestPutting:
             (version["version"], version["terms"]["price"]["amount"]) for version in told["versions"]
         ]
 
+    async def test_the_id_of_the_path_is_enough(self, server: Server) -> None:
+        _, told = await server.send("PUT", WHERE, {key: value for key, value in TERMS.items() if key != "id"})
+        assert (200, told) == await server.send("PUT", WHERE, TERMS)
+
     @pytest.mark.parametrize(
         ("path", "change"),
         [("id", {"id": "another"}), ("promotion", {"promotion": ...}), ("colour", {"colour": "red"}), ("price", {"price": "39000"}),

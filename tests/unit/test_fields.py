@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.store.errors import UnknownOrder
-from gateway.web.fields import Flag, Moment, Number, Whole, after, cursor_of, order_id
+from gateway.web.fields import Flag, Moment, Number, QueryNumber, Whole, after, cursor_of, order_id
 from gateway.web.problems import Refused
 
 
@@ -40,7 +40,11 @@ class TestMoments:
 class TestNumbers:
     @pytest.mark.parametrize("text", ["+821012345678", " 821012345678", "+82 10-1234-5678"])
     def test_an_unescaped_plus_comes_as_a_space(self, text: str) -> None:
-        assert "+821012345678" == TypeAdapter(Number).validate_python(text)
+        assert "+821012345678" == TypeAdapter(QueryNumber).validate_python(text)
+
+    def test_in_a_body_it_is_none(self) -> None:
+        with pytest.raises(ValidationError):
+            TypeAdapter(Number).validate_python(" 821012345678")
 
     @pytest.mark.parametrize(
         "text", ["", "821012345678", "+", "+82", "01012345678", "+821012345678\0", "+8210" + "1" * 30]
