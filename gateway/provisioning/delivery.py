@@ -191,4 +191,8 @@ def _words(error: Exception) -> str:
         if isinstance(below, RefusedError):
             return str(below)
         return f"cannot connect to {error.host}:{error.port}: {below.strerror or below}"
+    if isinstance(error, aiohttp.ClientResponseError):  # without the address: its query may hold a key
+        return f"no HTTP answer: {_clean(error.message)}"
+    if isinstance(error, aiohttp.InvalidURL):
+        return "its address cannot be posted to"
     return str(error) or type(error).__name__

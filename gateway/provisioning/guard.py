@@ -72,13 +72,14 @@ class RefusedError(OSError):
 
 def read_url(text: str) -> URL:
     """*text* as the address of a webhook. Raises TargetRefused: not http(s), credentials in it, or an odd spelling of an IP."""
+    shown = text.partition("?")[0]  # a query may hold a key
     try:
         url = URL(text)
         host, _ = url.host, url.port
     except ValueError as error:
-        raise TargetRefused(f"{text!r} is no web address: {error}") from error
+        raise TargetRefused(f"{shown!r} is no web address: {error}") from error
     if url.scheme not in ("http", "https") or not host:
-        raise TargetRefused(f"{text!r} is no web address: https://... is wanted")
+        raise TargetRefused(f"{shown!r} is no web address: https://... is wanted")
     if url.user is not None or url.password is not None:
         raise TargetRefused("a name or password in the address of a webhook: the signature is what proves who calls")
     if ":" in host and "%" in host:

@@ -21,8 +21,9 @@ def next_delay_s(attempt: int, retry_after_s: float | None, jitter: float, rando
     """
     if attempt > len(RETRY_DELAYS_S):
         return None
-    delay = RETRY_DELAYS_S[attempt - 1] * (1 + jitter * random())
-    return delay if retry_after_s is None else max(delay, min(retry_after_s, LONGEST_WAIT_S))
+    longer = 1 + jitter * random()
+    delay = RETRY_DELAYS_S[attempt - 1] * longer
+    return delay if retry_after_s is None else max(delay, min(retry_after_s * longer, LONGEST_WAIT_S))
 
 
 def retry_after_s(text: str, now: datetime) -> float | None:

@@ -27,6 +27,9 @@ class TestDelays:
     def test_a_longer_wish_is_honoured(self) -> None:
         assert 120.0 == next_delay_s(1, 120.0, 0.0, lambda: 0.0)
 
+    def test_those_who_were_told_the_same_time_do_not_come_back_at_once(self) -> None:
+        assert (600.0, 660.0) == tuple(next_delay_s(1, 600.0, 0.1, lambda r=r: r) for r in (0.0, 1.0))
+
     def test_a_shorter_one_is_not(self) -> None:
         assert 7200.0 == next_delay_s(4, 1.0, 0.0, lambda: 0.0)
 
