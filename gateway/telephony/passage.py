@@ -143,7 +143,7 @@ class Passages:
         if packets < LEAST_PACKETS and missed is not None:
             self._skipped = True
             return
-        lost = max(0, block.lost - missed) if missed is not None else 0
+        lost = block.lost - missed if missed is not None else 0
         if held:  # nobody listened: these may be all that was lost, and the fraction says nothing
             share = max(0, lost - held) / max(1, packets - held)
         elif self._skipped and missed is not None:

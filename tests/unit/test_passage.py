@@ -286,10 +286,17 @@ class TestAbsurd:
         sent.report(200 + ahead, lost=100, now=200)
         assert prompt.far is None
 
-    def test_nor_does_one_that_speaks_of_before_our_first_packet(self, sent: Sent) -> None:
+    @pytest.mark.parametrize("ahead", [1, 100, 0x7FFF])
+    def test_also_when_we_have_sent_more_than_the_numbers_go_round(self, sent: Sent, ahead: int) -> None:
+        prompts = [sent.prompt(first, first + 99) for first in range(1, 70_000, 100)][-256:]
+        sent.report(70_000 + ahead, lost=100, now=70_000)
+        assert {None} == {prompt.far for prompt in prompts}
+
+    @pytest.mark.parametrize("highest", [0, -5])
+    def test_so_is_one_that_speaks_of_before_our_first_packet(self, sent: Sent, highest: int) -> None:
         prompt = sent.prompt(1, 200)
-        sent.report(0, lost=100, now=200)
-        sent.report(-5, lost=100, now=200)
+        for now in (200, 500):
+            sent.report(highest, lost=100, now=now)
         assert prompt.far is None
 
     def test_it_does_not_silence_the_true_one(self, sent: Sent) -> None:

@@ -137,6 +137,16 @@ class TestKeysInBetween:
         assert ends(prompt_packets(packets)) == on_the_wire(passage)
         assert all((number - first) & 0xFFFF < (last - first) & 0xFFFF for number in keys)
 
+    async def test_one_that_is_cut_behind_them_ends_where_it_was_cut(self, line: Line) -> None:
+        done = line.stream.play((PROMPT,) * 10)
+        line.tick(4)
+        line.stream.send_keys("1")
+        line.tick(13)
+        line.stream.stop_playing()
+        passage, packets = await done, prompt_packets(line.far.heard())
+        assert 4 < passage.sent < 10
+        assert ends(packets) == on_the_wire(passage)
+
     async def test_before_it(self, line: Line) -> None:
         line.stream.send_keys("1")
         done = line.stream.play((PROMPT,) * 3)
@@ -350,5 +360,5 @@ class TestReported:
         line.stream.renegotiate(moved)
         done = line.stream.play((PROMPT,) * 100)
         line.tick(100)
-        line.report(heard(line, line.stranger.heard()[-1].sequence, lost=30, fraction=26), by=line.stranger)
+        line.report(heard(line, line.stranger.heard()[-1].sequence, lost=80, fraction=26), by=line.stranger)
         assert FarEnd(1, 26 / 256, 0.0) == (await done).far
