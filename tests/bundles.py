@@ -292,7 +292,7 @@ def job_of(
     job = Job(
         order_id=scene.order.order_id, state=state, operator=OPERATOR, envelopes=envelopes,
         events_key=in_base64(events_key(scene.record_key)), checkpoint=tree.checkpoint(tree.size),
-        first_checkpoint=tree.checkpoint(first), timestamp=None,
+        first_checkpoint=tree.checkpoint(first), dated_checkpoint=None, timestamp=None, dated=[],
         inclusion=[tree.inclusion(seq) for seq in range(1, len(envelopes) + 1)], consistency=tree.consistency(first),
         signer=in_base64(keyring.signer.private_bytes_raw()), key=vkey(keyring),
         deliveries=deliveries_of(scene.order, entries),
@@ -357,7 +357,7 @@ def rewritten(bundle: bytes, change: Callable[[list[dict[str, Any]]], None]) -> 
             evidence.EVENTS: "".join(f"{envelope}\n" for envelope in envelopes).encode(),
             evidence.CHECKPOINT: tree.checkpoint(tree.size).encode(),
             evidence.FIRST_CHECKPOINT: tree.checkpoint(tree.size).encode(),
-            evidence.PROOFS: evidence.canonical({"consistency": [], "inclusion": inclusion}),
+            evidence.PROOFS: evidence.canonical({"consistency": [], "dated": [], "inclusion": inclusion}),
             evidence.RECORD: evidence.canonical(said),
         }
 

@@ -286,7 +286,8 @@ async def _proofs(
     first = await tree.first_checkpoint_covering(connection, decisive)
     if first is None:
         raise NotExported(f"order {order_id}: the ledger has no checkpoint of it")
-    token = await connection.fetchval(sql("timestamp_of_size"), checkpoint.size)
+    dated = await connection.fetchrow(sql("first_dated_checkpoint_covering"), decisive, checkpoint.size)
+    since_dated = await tree.consistency_proof(connection, dated["size"], checkpoint.size) if dated is not None else []
     inclusion = [
         Leaf(
             leaf=leaf,
@@ -298,7 +299,9 @@ async def _proofs(
     return {
         "checkpoint": checkpoint.note,
         "first_checkpoint": first.note,
-        "timestamp": _base64(token) if token is not None else None,
+        "dated_checkpoint": dated["note"] if dated is not None else None,
+        "timestamp": _base64(dated["token"]) if dated is not None else None,
+        "dated": [_base64(step) for step in since_dated],
         "inclusion": inclusion,
         "consistency": [_base64(step) for step in consistency],
     }

@@ -51,7 +51,9 @@ class Job(BaseModel):
     events_key: str | None
     checkpoint: str
     first_checkpoint: str
+    dated_checkpoint: str | None
     timestamp: str | None
+    dated: list[str]
     inclusion: list[Leaf]
     consistency: list[str]
     signer: str
@@ -85,11 +87,16 @@ async def press(job: Job) -> Pressed:
         evidence.KEY_TEXT: f"{job.key}\n".encode(),
         evidence.KEY_PEM: evidence.parse_key(evidence.KEY_TEXT, job.key).pem(),
         evidence.PROOFS: evidence.canonical(
-            {"consistency": job.consistency, "inclusion": [leaf.model_dump() for leaf in job.inclusion]}
+            {
+                "consistency": job.consistency,
+                "dated": job.dated,
+                "inclusion": [leaf.model_dump() for leaf in job.inclusion],
+            }
         ),
         evidence.VERIFIER: _verifier(),
     }
-    if job.timestamp is not None:
+    if job.timestamp is not None and job.dated_checkpoint is not None:
+        members[evidence.DATED_CHECKPOINT] = job.dated_checkpoint.encode()
         members[evidence.TIMESTAMP] = base64.b64decode(job.timestamp)
     pressed = Pressed()
     envelopes = evidence.read_envelopes(members[evidence.EVENTS], job.order_id)

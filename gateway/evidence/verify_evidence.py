@@ -46,7 +46,8 @@ FORMAT = "consent-gateway evidence 1"
 CONTAINER = "the ZIP container"
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 EVENTS, KEYS, RECORD = "events.jsonl", "keys.json", "record.json"
-CHECKPOINT, FIRST_CHECKPOINT, TIMESTAMP = "ledger/checkpoint", "ledger/first-checkpoint", "ledger/checkpoint.tsr"
+CHECKPOINT, FIRST_CHECKPOINT = "ledger/checkpoint", "ledger/first-checkpoint"
+DATED_CHECKPOINT, TIMESTAMP = "ledger/dated-checkpoint", "ledger/dated-checkpoint.tsr"
 KEY_TEXT, KEY_PEM, PROOFS = "ledger/key.txt", "ledger/key.pem", "ledger/proofs.json"
 TRANSCRIPT, TRANSCRIPT_TEXT = "transcript.json", "transcript.txt"
 MESSAGES, DELIVERIES, DIALPLAN = "messages.json", "deliveries.json", "dialplan.json"
@@ -56,6 +57,8 @@ ALWAYS = frozenset({
 })  # fmt: skip
 READABLE = frozenset({KEYS, RECORD, TRANSCRIPT, TRANSCRIPT_TEXT, MESSAGES, DELIVERIES})
 """What a bundle has as well, unless the person was erased."""
+DATED = frozenset({DATED_CHECKPOINT, TIMESTAMP})
+"""What a bundle has as well, where a time-stamping authority has dated the ledger since."""
 MAY_BE_MISSING = frozenset({AGREEMENT, DIALPLAN})
 """What may be gone; the manifest then says why. So may recordings and prompts."""
 PROMPT_RATE = 16_000
@@ -935,8 +938,10 @@ class Report:
         for recording in self.recordings:
             yield from self._recording(recording)
         yield f"  events     {self.events}, in one unbroken chain, up to the export at {self.exported_at}"
-        stamped = "; a time stamp is on it: openssl ts -verify" if self.timestamped else ""
-        yield f"  ledger     all of them in the checkpoint of {self.checkpoint.size} events, which only grew from that of {self.first.size}{stamped}"
+        yield f"  ledger     all of them in the checkpoint of {self.checkpoint.size} events, which only grew from that of {self.first.size}"
+        if self.timestamped:
+            command = f"openssl ts -verify -data {DATED_CHECKPOINT} -in {TIMESTAMP} -CAfile ..."
+            yield f"  dated      by a time-stamping authority; whether you trust it: {command}"
         yield f"  root       {base64.b64encode(self.checkpoint.root).decode()}"
         for member, reason in self.missing.items():
             yield f"  missing    {member}: {reason}"
@@ -1008,7 +1013,7 @@ def _verify(data: bytes, pinned: str | None) -> Report:
         order_id, manifest["state"], key, pinned is not None, len(envelopes), checkpoint, first, TIMESTAMP in members,
         manifest["exported_at"], None, missing=manifest["missing"],
     )  # fmt: skip
-    _check_timestamp(members)
+    dated = _dated(members, checkpoint, key)
     if KEYS in members:
         _check_content(members, digests, envelopes, report)
     else:
@@ -1016,6 +1021,8 @@ def _verify(data: bytes, pinned: str | None) -> Report:
     seq = report.promise.reply.seq if report.promise is not None and report.promise.reply is not None else 1
     if leaves[seq - 1] >= first.size:
         raise Invalid(FIRST_CHECKPOINT, f"does not cover event {seq}")
+    if dated is not None and leaves[seq - 1] >= dated.size:
+        raise Invalid(DATED_CHECKPOINT, f"does not cover event {seq}")
     return report
 
 
@@ -1069,7 +1076,7 @@ def _in_the_ledger(
     data: memoryview, envelopes: Sequence[Envelope], checkpoint: Checkpoint, first: Checkpoint
 ) -> list[int]:
     """The leaves of the events in the ledger, each proven to be in *checkpoint*, and that this only grew from *first*."""
-    said = _object(PROOFS, parse(PROOFS, data), "consistency", "inclusion")
+    said = _object(PROOFS, parse(PROOFS, data), "consistency", "dated", "inclusion")
     if not only_grew(first, checkpoint, [_unbase64(PROOFS, step, 32) for step in said["consistency"]]):
         raise Invalid(
             PROOFS, f"the checkpoint of {checkpoint.size} events is not proven to have grown from that of {first.size}"
@@ -1086,17 +1093,30 @@ def _in_the_ledger(
     return leaves
 
 
-def _check_timestamp(members: dict[str, memoryview]) -> None:
-    """An RFC 3161 token must be about this checkpoint. Its own signature is for who knows the authority: openssl ts -verify."""
-    token = members.get(TIMESTAMP)
-    if token is not None and hashlib.sha256(members[CHECKPOINT]).digest() not in bytes(token):
-        raise Invalid(TIMESTAMP, f"is not a time stamp of {CHECKPOINT}")
+def _dated(members: dict[str, memoryview], checkpoint: Checkpoint, key: Key) -> Checkpoint | None:
+    """The checkpoint that a time-stamping authority has dated (RFC 3161), where there is one; *checkpoint* grew from it.
+
+    Whether the authority's own signature is right is for who trusts it: ``openssl ts -verify``.
+    """
+    steps = [_unbase64(PROOFS, step, 32) for step in parse(PROOFS, members[PROOFS])["dated"]]
+    if not DATED & members.keys():
+        return None
+    for name in sorted(DATED - members.keys()):
+        raise Invalid(name, "is missing")
+    if hashlib.sha256(members[DATED_CHECKPOINT]).digest() not in bytes(members[TIMESTAMP]):
+        raise Invalid(TIMESTAMP, f"is not a time stamp of {DATED_CHECKPOINT}")
+    dated = parse_checkpoint(DATED_CHECKPOINT, members[DATED_CHECKPOINT], key)
+    if not only_grew(dated, checkpoint, steps):
+        raise Invalid(
+            PROOFS, f"the checkpoint of {checkpoint.size} events is not proven to have grown from the dated one"
+        )
+    return dated
 
 
 def _check_erased(members: dict[str, memoryview], envelopes: Sequence[Envelope]) -> None:
     if not any(envelope.type == "record.erased" for envelope in envelopes):
         raise Invalid(KEYS, "is missing, and the person was not erased")
-    for name in sorted(members.keys() - ALWAYS - {TIMESTAMP}):
+    for name in sorted(members.keys() - ALWAYS - DATED):
         raise Invalid(name, "has no place in the bundle of an erased person")
 
 
@@ -1131,10 +1151,10 @@ def _check_content(
                 raise Invalid(name, "is not what the events say")
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise Invalid(EVENTS, f"an event is not of the form that it has: {type(error).__name__}: {error}") from error
-    expected |= ALWAYS | READABLE | MAY_BE_MISSING | {TIMESTAMP}
+    expected |= ALWAYS | READABLE | MAY_BE_MISSING | DATED
     for name in sorted(members.keys() - expected):
         raise Invalid(name, "has no place in the bundle: no event speaks of it")
-    for name in sorted(expected - members.keys() - report.missing.keys() - {TIMESTAMP}):
+    for name in sorted(expected - members.keys() - report.missing.keys() - DATED):
         raise Invalid(name, f"is missing, and {MANIFEST} does not say why")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import subprocess
 import sys
@@ -39,7 +40,7 @@ from gateway.house import wording
 from gateway.provisioning.delivery import Answer, Endpoint
 from gateway.speech.prompts import PromptStore
 from gateway.store import tree
-from gateway.store.database import Database
+from gateway.store.database import Database, sql
 from gateway.store.errors import UnknownOrder
 from gateway.telephony.vault import path_of
 
@@ -197,6 +198,25 @@ async def test_the_checkpoint_grew_from_the_one_that_first_covered_the_reply(
         await ordered(engine, tmp_path)
     report = evidence.verify(await export(exporter, record, tmp_path), vkey())
     assert (first.size, first.size + 4) == (report.first.size, report.checkpoint.size)
+
+
+async def test_the_first_dated_checkpoint_that_covers_the_reply_is_in_it(
+    engine: Engine, exporter: Exporter, clock: Clock, tmp_path: Path
+) -> None:
+    record, _ = await confirmed(engine, tmp_path)
+    sizes: list[int] = []
+    for number in range(2):
+        async with engine.database.transaction() as connection:
+            await tree.sequence(connection)
+            signed = await tree.checkpoint(connection, KEYRING.signer, ORIGIN, clock())
+            assert signed is not None
+            token = b"token %d " % number + hashlib.sha256(signed.note.encode()).digest()
+            await connection.execute(sql("insert_timestamp"), signed.size, token, clock())
+        sizes.append(signed.size)
+        await ordered(engine, tmp_path)
+    bundle = await export(exporter, record, tmp_path)
+    assert evidence.verify(bundle, vkey()).timestamped
+    assert str(sizes[0]) == members_of(bundle)["ledger/dated-checkpoint"].decode().splitlines()[1]
 
 
 async def test_others_that_write_meanwhile_do_not_spoil_it(engine: Engine, exporter: Exporter, tmp_path: Path) -> None:

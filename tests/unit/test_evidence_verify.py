@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import io
 import json
 import random
@@ -32,6 +33,7 @@ from bundles import (
     entries_of,
     fault,
     forged,
+    in_base64,
     job_of,
     members_of,
     packed,
@@ -286,9 +288,40 @@ class TestLedger:
             asyncio.run(press(early))
         assert not early.target.exists()
 
+    def dated(self, stage: Scene, size: int, token: bytes = b"") -> bytes:
+        """A bundle with the checkpoint of *size* leaves dated by *token*; by one that is about it when none is given."""
+        job = job_of(stage, entries_of(stage.order, stage.confirmed()), stage.folder / "dated.zip", state="provisioned")
+        tree = Tree(job.envelopes)
+        note = tree.checkpoint(size)
+        about = b"DER " + hashlib.sha256(note.encode()).digest()
+        stamp = {"dated_checkpoint": note, "dated": tree.consistency(size), "timestamp": in_base64(token or about)}
+        asyncio.run(press(job.model_copy(update=stamp)))
+        return job.target.read_bytes()
+
+    def test_a_time_stamp_is_told(self, stage: Scene) -> None:
+        report = evidence.verify(self.dated(stage, 120), vkey())
+        assert report.timestamped
+        assert any("openssl ts -verify" in line for line in report.lines())
+
     def test_a_time_stamp_of_something_else(self, stage: Scene) -> None:
-        with pytest.raises(evidence.Invalid, match="is not a time stamp of ledger/checkpoint"):
-            pressed(stage, stage.confirmed(), timestamp=base64.b64encode(b"some token").decode())
+        with pytest.raises(evidence.Invalid, match="is not a time stamp of ledger/dated-checkpoint"):
+            self.dated(stage, 120, b"some token")
+
+    def test_a_time_stamp_from_before_the_reply(self, stage: Scene) -> None:
+        with pytest.raises(evidence.Invalid, match="ledger/dated-checkpoint: does not cover event"):
+            self.dated(stage, 20)
+
+    def test_a_dated_checkpoint_without_its_stamp(self, stage: Scene) -> None:
+        made = forged(self.dated(stage, 120), lambda members: members.__delitem__(evidence.TIMESTAMP))
+        assert (evidence.TIMESTAMP, "is missing") == fault(made)
+
+    def test_a_dated_checkpoint_that_it_did_not_grow_from(self, stage: Scene, bundle: bytes) -> None:
+        def change(members: dict[str, bytes]) -> None:
+            proofs = json.loads(members["ledger/proofs.json"])
+            members["ledger/proofs.json"] = evidence.canonical(proofs | {"dated": proofs["dated"][1:]})
+
+        member, reason = fault(forged(self.dated(stage, 120), change))
+        assert ("ledger/proofs.json", True) == (member, "from the dated one" in reason)
 
 
 def without(kind: str, **fields: Any) -> History:
