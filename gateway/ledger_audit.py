@@ -78,13 +78,16 @@ class _Chains:
         if order_id != self._order:
             self._order, self._seq, self._hash = order_id, 0, ""
         place = f"event {row['seq']} of order {order_id}"
-        said = json.loads(row["envelope"])
         if digest(row["envelope"].encode()) != row["hash"]:
             self._found.fault(f"{place}: its hash is not that of its envelope")
-        if (said["order_id"], said["seq"], said["type"]) != (order_id, row["seq"], row["type"]):
-            self._found.fault(f"{place} is not what its envelope says")
-        if (said["seq"], said["previous"]) != (self._seq + 1, self._hash):
-            self._found.fault(f"{place} does not follow its predecessor")
+        try:
+            said = json.loads(row["envelope"])
+            if (said["order_id"], said["seq"], said["type"]) != (order_id, row["seq"], row["type"]):
+                self._found.fault(f"{place} is not what its envelope says")
+            if (said["seq"], said["previous"]) != (self._seq + 1, self._hash):
+                self._found.fault(f"{place} does not follow its predecessor")
+        except (ValueError, KeyError, TypeError):
+            self._found.fault(f"{place}: its envelope cannot be read")
         self._seq, self._hash = row["seq"], row["hash"]
 
 

@@ -15,6 +15,7 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.ledger import merkle, note
+from gateway.ledger.errors import BadProof
 from gateway.ledger.merkle import Hash, Lookup, Node
 from gateway.store.database import Connection, sql
 
@@ -108,7 +109,10 @@ async def _prove(connection: Connection, compute: Callable[[Lookup], Result]) ->
 
     compute(note_down)
     known = await _read(connection, wanted)
-    return compute(known.__getitem__)
+    try:
+        return compute(known.__getitem__)
+    except KeyError as missing:
+        raise BadProof(f"the tree has not come to {missing.args[0]} yet") from missing
 
 
 async def _read(connection: Connection, wanted: Iterable[Node]) -> dict[Node, Hash]:

@@ -8,6 +8,9 @@
 CREATE FUNCTION consent.erase_record(erased uuid) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'order % is erased in READ COMMITTED, where a legal hold is seen', erased USING ERRCODE = 'check_violation';
+    END IF;
     PERFORM FROM consent.orders WHERE order_id = erased FOR UPDATE;
     IF NOT EXISTS (SELECT FROM consent.events WHERE order_id = erased AND type = 'record.erased') THEN
         RAISE EXCEPTION 'the record of order % does not say that it is erased', erased USING ERRCODE = 'check_violation';
