@@ -164,12 +164,14 @@ class Gateway:
         secret = settings.sms.inbound_secret.get_secret_value()
         key = read_secret(secret) if secret else None
         offered = Offered(self.house.dialplans, frozenset(self.house.listeners))
+        library = library_of(settings)
+        await asyncio.to_thread(library.keep_dialplans)
         api = Api(
             self.engine, offered, self._dial, keys,
             (lambda headers, body: verify(key, headers, body, time.time())) if key else None,
             region=settings.sip.default_region, unready=lambda: _unready(board),
             rates=(settings.api.rate, settings.api.burst), now=utc_now,
-            exporter=Exporter(self.engine, library_of(settings), utc_now),
+            exporter=Exporter(self.engine, library, utc_now),
         )  # fmt: skip
         runner = web.AppRunner(api.application(), access_log=None)
         await runner.setup()

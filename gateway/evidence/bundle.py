@@ -22,7 +22,7 @@ import structlog
 from pydantic import ValidationError
 
 from gateway.consent import events as ev
-from gateway.consent.canonical import canonical
+from gateway.consent.canonical import canonical, digest
 from gateway.consent.order import DialplanRef
 from gateway.consent.record import replay
 from gateway.deliveries import of_order
@@ -84,8 +84,9 @@ class Library:
         plan = self.dialplans.get(reference.name)
         if plan is not None and plan.ref == reference:
             return _content(plan).decode()
-        with contextlib.suppress(OSError):
-            return (self.kept_dialplans / f"{reference.sha256}.json").read_text(encoding="utf-8")
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            kept = (self.kept_dialplans / f"{reference.sha256}.json").read_text(encoding="utf-8")
+            return kept if digest(kept.encode()) == reference.sha256 else None
         return None
 
 

@@ -964,11 +964,9 @@ class Report:
             yield f"  billed     {_utc(promise.provisioned.when)}: taken by the billing system, once"
 
     def _recording(self, recording: Proven) -> Iterator[str]:
-        same = (
-            f"{recording.same} of {recording.judged} utterances in it bit for bit"
-            if recording.judged
-            else "no utterance"
-        )
+        same = f"{recording.same} of {recording.judged} utterances in it bit for bit"
+        if recording.same < recording.judged:
+            same += " (after G.722, or a crash, a difference says nothing)"
         if recording.whole:
             yield f"  recording  {recording.call_id}: {recording.kept_s:.1f} s, whole; {same}"
         else:
