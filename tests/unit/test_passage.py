@@ -191,7 +191,7 @@ class TestQuickReports:
     def test_less_than_a_second_is_told_by_the_next(self, sent: Sent) -> None:
         prompt = sent.prompt(1, 200)
         for highest in range(10, 61, 10):
-            sent.report(highest, lost=1, fraction=25 if highest == 10 else 0)
+            sent.report(highest, lost=int(highest >= 50), fraction=25 if highest == 50 else 0)
         assert LEAST_PACKETS == 50
         assert FarEnd(1, 0.02, 0.0) == prompt.far
 
@@ -288,7 +288,7 @@ class TestAbsurd:
 
     @pytest.mark.parametrize("ahead", [1, 100, 0x7FFF])
     def test_also_when_we_have_sent_more_than_the_numbers_go_round(self, sent: Sent, ahead: int) -> None:
-        prompts = [sent.prompt(first, first + 99) for first in range(1, 70_000, 100)][-256:]
+        prompts = [sent.prompt(first, first + 299) for first in range(1, 70_000, 300)]
         sent.report(70_000 + ahead, lost=100, now=70_000)
         assert {None} == {prompt.far for prompt in prompts}
 
