@@ -60,7 +60,7 @@ def show(
 
     rows = with_engine(config, run)
     if not as_json:
-        rows = [row | {"scopes": " ".join(row["scopes"])} for row in rows]
+        rows = [{name: _shown(value) for name, value in row.items()} for row in rows]
     columns = ("key_id", "tenant", "name", "scopes", "created_at", "expires_at", "last_used_at", "revoked_at")
     print_rows(rows, columns, as_json)
 
@@ -83,6 +83,13 @@ def revoke(
     if not with_engine(config, run):
         fail(f"no key {key_id!r} that is not revoked; list them with: consent-gateway keys list")
     out.print(f"key {key_id} is revoked", highlight=False, markup=False)
+
+
+def _shown(value: Any) -> Any:
+    """A value of the list as people read it; times in UTC."""
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}"
+    return " ".join(value) if isinstance(value, list) else value
 
 
 def _scopes(given: list[str]) -> frozenset[Scope]:

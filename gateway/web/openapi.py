@@ -54,6 +54,7 @@ LINKS = {
 """Where in an answer stands the id that other operations take."""
 
 RATE = ("RateLimit", "what is left of the key's rate: `r` requests now, all again in `t` seconds")
+_ROLE = re.compile(r":\w+:`(?:[\w.]+\.)?(\w+)`")
 _PLACE = re.compile(r"\{(\w+)\}")
 
 
@@ -77,7 +78,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
         "tags": [{"name": name, "description": about} for name, about in TAGS.items() if any(r.tag == name for r in routes)],
         "paths": paths,
         "components": {
-            "schemas": schemas.get("$defs", {}),
+            "schemas": _tidy(schemas.get("$defs", {})),
             "securitySchemes": {
                 "key": {
                     "type": "http", "scheme": "bearer", "bearerFormat": "cg_<id>_<secret>",
@@ -136,6 +137,21 @@ def errors(route: Route) -> dict[int, str]:
     return found
 
 
+def _tidy(schema: Any) -> Any:
+    """Without the titles that repeat the names, and with docstrings as the Markdown that OpenAPI speaks."""
+    if isinstance(schema, list):
+        return [_tidy(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {}
+    for name, part in schema.items():
+        if name == "description" and isinstance(part, str):
+            found[name] = _ROLE.sub(r"`\1`", part).replace("``", "`")
+        elif name != "title" or not isinstance(part, str):
+            found[name] = part if name in ("examples", "default", "enum", "const") else _tidy(part)
+    return found
+
+
 def _links(name: str, expression: str, routes: Sequence[Route]) -> dict[str, Any]:
     """What may be asked next about that which an answer names."""
     place = f"{{{name}}}"
@@ -186,7 +202,8 @@ def _query(model: type[BaseModel] | None) -> list[dict[str, Any]]:
     found = []
     for name, field in described["properties"].items():
         options = [option for option in field.get("anyOf", [field]) if option.get("type") != "null"]
-        schema = {key: value for key, value in options[0].items() if key not in ("description", "title")}
+        only = options[0] if len(options) == 1 else {"anyOf": options}
+        schema = {key: value for key, value in only.items() if key not in ("description", "title")}
         if field.get("default") is not None:
             schema["default"] = field["default"]
         found.append(

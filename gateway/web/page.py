@@ -31,6 +31,7 @@ td:first-child{white-space:nowrap;font:.85rem ui-monospace,monospace}a{color:var
 @media(max-width:50rem){body{display:block}nav{position:static;height:auto;border-right:0;border-bottom:1px solid var(--line)}main{padding:1.5rem}}
 """
 _CODE = re.compile(r"`([^`]+)`")
+_STRESS = re.compile(r"(?<![\w*])\*(\w[^*<>]*)\*(?!\w)")
 
 
 def page(document: Mapping[str, Any]) -> str:
@@ -127,12 +128,13 @@ def _type(schema: Mapping[str, Any]) -> str:
         return f"list of {_type(schema.get('items', {}))}"
     kind = escape(str(schema.get("format") or schema.get("type", "anything")))
     bounds = [f"{sign} {schema[key]}" for key, sign in (("minimum", "≥"), ("maximum", "≤")) if key in schema]
-    lengths = [
-        f"{word} {schema[key]}" for key, word in (("minLength", "at least"), ("maxLength", "at most")) if key in schema
-    ]
-    return ", ".join([kind, *map(escape, bounds), *(f"{length} characters" for length in lengths)])
+    least, most = schema.get("minLength", 0), schema.get("maxLength")
+    if most is not None:
+        bounds.append(f"{least} to {most} characters" if least > 1 else f"at most {most} characters")
+    return ", ".join([kind, *map(escape, bounds)])
 
 
 def _prose(text: str) -> str:
-    """Text with its `code` marked as such."""
-    return _CODE.sub(r"<code>\1</code>", escape(" ".join(text.split()), quote=False))
+    """Text with its `code` and its *stress* marked as such."""
+    text = _CODE.sub(r"<code>\1</code>", escape(" ".join(text.split()), quote=False))
+    return _STRESS.sub(r"<em>\1</em>", text)
