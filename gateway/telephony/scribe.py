@@ -148,9 +148,7 @@ def main() -> None:
     """Serve until the gateway closes its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the gateway's to handle: it finishes its recordings first
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _, most = resource.getrlimit(resource.RLIMIT_CORE)
-    limit = _NO_CORE if most == resource.RLIM_INFINITY else min(_NO_CORE, most)
-    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
+    _set_limits()
     sending = threading.Lock()
     with socket.socket(fileno=os.dup(sys.stdin.fileno())) as peer:
 
@@ -166,6 +164,15 @@ def main() -> None:
                     answer(answers)
         finally:
             scribe.stop()
+
+
+def _set_limits() -> None:
+    """A file a call, as many as the system lets us have; and no core."""
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    limit = _NO_CORE if most == resource.RLIM_INFINITY else min(_NO_CORE, most)
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
 
 
 if __name__ == "__main__":

@@ -247,6 +247,12 @@ class TestTheKey:
         [line] = [line for line in told_of(office.pid, "limits").splitlines() if line.startswith(b"Max core file size")]
         assert line.split()[4] in {b"0", b"1"}
 
+    async def test_the_process_may_have_as_many_files_open_as_the_system_lets_it(self, office: RecordingOffice) -> None:
+        """The usual limit of 1024 would be a thousand calls."""
+        await written(recorded(office, 1))
+        [line] = [line for line in told_of(office.pid, "limits").splitlines() if line.startswith(b"Max open files")]
+        assert line.split()[3] == line.split()[4]
+
 
 class TestWhatIsTold:
     async def test_the_duration_is_that_of_the_frames(self, office: RecordingOffice) -> None:
