@@ -170,7 +170,7 @@ class Gateway:
             self.engine, offered, self._dial, keys,
             (lambda headers, body: verify(key, headers, body, time.time())) if key else None,
             region=settings.sip.default_region, unready=lambda: _unready(board),
-            rates=(settings.api.rate, settings.api.burst), now=utc_now,
+            rates=(settings.api.rate, settings.api.burst), now=utc_now, proxies=settings.api.proxies,
             exporter=Exporter(self.engine, library, utc_now),
         )  # fmt: skip
         runner = web.AppRunner(api.application(), access_log=None)

@@ -319,6 +319,9 @@ class Recordings(Section):
 
 class Api(Section):
     bind: HostPortText = Field("127.0.0.1:8080", description="TCP address of the HTTP API")
+    proxies: tuple[Network, ...] = Field(
+        (), description="reverse proxies in front, whose X-Forwarded-For is believed: 127.0.0.1"
+    )
     rate: float = Field(20.0, gt=0, description="requests a second of one key; more are answered 429")
     burst: int = Field(100, ge=1, description="requests that a key may send at once")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import ipaddress
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from aiohttp import web
@@ -20,6 +21,7 @@ from gateway.web.inbound import Inbound, Verify
 from gateway.web.offers import Offers
 from gateway.web.orders import Dial, Offered, Orders
 from gateway.web.problems import problems
+from gateway.web.remote import behind
 from gateway.web.routes import Route
 from gateway.web.service import Service
 
@@ -35,7 +37,7 @@ def utc_now() -> datetime:
 
 class Api:
     """*operators* maps SHA-256 of each API key of the settings to its tenant; *verify_sms* checks a reply's signature; *rates*:
-    requests a second of one key, and how many at once.
+    requests a second of one key, and how many at once; *proxies*: networks whose ``X-Forwarded-For`` is believed.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Api:
         now: Callable[[], datetime] = utc_now,
         keys: Keys | None = None,
         exporter: Exporter | None = None,
+        proxies: Sequence[str] = (),
     ) -> None:
         self._keys = keys or Keys(engine.database, operators, now=now)
         self._gate = Gate(self._keys, engine.database, Rates(*rates), now=now)
@@ -67,9 +70,10 @@ class Api:
             *service.routes(),
         ]
         service.describe(self.routes)
+        self._proxies = [ipaddress.ip_network(network) for network in proxies]
 
     def application(self) -> web.Application:
-        app = web.Application(middlewares=[problems], client_max_size=LARGEST_BODY)
+        app = web.Application(middlewares=[behind(self._proxies), problems], client_max_size=LARGEST_BODY)
         for route in self.routes:
             handler = self._gate.guard(route)
             if route.method == "GET":

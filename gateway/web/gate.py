@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -22,6 +21,7 @@ from gateway.store import access
 from gateway.store.database import UNREACHABLE, Database
 from gateway.web import fields
 from gateway.web.problems import Handler, Refused, faults_of, settle
+from gateway.web.remote import remote_of
 from gateway.web.routes import JSON, Call, Route
 
 log = structlog.get_logger(__name__)
@@ -129,20 +129,6 @@ def rate_headers(standing: Standing) -> dict[str, str]:
         "RateLimit-Policy": f'"key";q={standing.limit};w={standing.window_s}',
         "RateLimit": f'"key";r={standing.remaining};t={standing.reset_s}',
     }
-
-
-def remote_of(request: web.Request) -> str:
-    """The address at the other end of the connection, without the zone of a link-local one."""
-    try:
-        return str(ipaddress.ip_address((request.remote or "").partition("%")[0]))
-    except ValueError:
-        return "unknown"
-
-
-def is_local(request: web.Request) -> bool:
-    """Whether the request comes over loopback (`consent-gateway call`): nobody else may make the gateway dial at will."""
-    remote = remote_of(request)
-    return remote != "unknown" and ipaddress.ip_address(remote).is_loopback
 
 
 async def read_octets(request: web.Request) -> bytes:

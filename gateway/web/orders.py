@@ -20,7 +20,6 @@ from gateway.store.database import Connection, sql
 from gateway.store.errors import UnknownOrder
 from gateway.web import idempotency
 from gateway.web.fields import after, cursor_of
-from gateway.web.gate import is_local
 from gateway.web.idempotency import Claim, idempotency_key
 from gateway.web.offers import Offers
 from gateway.web.order_models import (
@@ -38,6 +37,7 @@ from gateway.web.order_models import (
     utc,
 )
 from gateway.web.problems import Refused
+from gateway.web.remote import is_local
 from gateway.web.routes import Answer, Call, Header, Route, answer
 
 Dial = Callable[[Record, str | None], Awaitable[str]]

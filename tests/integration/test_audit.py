@@ -76,6 +76,35 @@ class TestWhatIsWrittenDown:
             assert [] == [row["row"] for row in rows if held in row["row"]]
 
 
+class TestBehindAProxy:
+    async def test_the_address_is_that_of_whom_it_names(self, database: Database) -> None:
+        async with serving(database, proxies=("127.0.0.0/8",)) as server:
+            await server.send("GET", "/v1/orders", headers={"X-Forwarded-For": "203.0.113.9, 198.51.100.7"})
+            (entry,) = await audit(server)
+            assert "198.51.100.7" == entry["remote"]
+
+    async def test_nobody_else_is_believed(self, server: Server) -> None:
+        await server.send("GET", "/v1/orders", headers={"X-Forwarded-For": "198.51.100.7"})
+        (entry,) = await audit(server)
+        assert "127.0.0.1" == entry["remote"]
+
+    @pytest.mark.parametrize(
+        "header", [{"X-Forwarded-For": "127.0.0.1"}, {"Via": "1.1 proxy"}, {"Forwarded": "for=127.0.0.1"}]
+    )
+    @pytest.mark.parametrize("proxies", [(), ("127.0.0.0/8",)])
+    async def test_what_a_proxy_passes_on_is_not_from_this_machine(
+        self, database: Database, header: dict[str, str], proxies: tuple[str, ...]
+    ) -> None:
+        async with serving(database, proxies=proxies) as server:
+            order_id = await server.order()
+            body = {"to": "sip:anybody@192.0.2.1"}
+            found = [
+                (await server.send("POST", f"/v1/orders/{order_id}/calls", body, headers=more))[0]
+                for more in (header, {})
+            ]
+            assert ([403, 202], 1) == (found, len(server.dialled))
+
+
 class TestReading:
     async def test_each_tenant_reads_its_own(self, server: Server) -> None:
         await server.send("GET", "/v1/orders", key=KEYS["other"])

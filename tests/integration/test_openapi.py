@@ -130,6 +130,13 @@ class TestTheDocument:
                 if int(status) >= 400 and path != "/readyz":
                     assert ["application/problem+json"] == list(told["content"]), (method, path, status)
 
+    def test_a_parameter_names_every_value_that_it_takes(self, described: dict[str, Any]) -> None:
+        (kind,) = (p for p in described["paths"]["/v1/deliveries"]["get"]["parameters"] if p["name"] == "kind")
+        validator = jsonschema_rs.Draft202012Validator(kind["schema"])
+        assert all(validator.is_valid(value) for value in ("consent.confirmed", "consent.frozen", "order.provisioned"))
+        assert not validator.is_valid(None)
+        assert not validator.is_valid("consent.given")
+
     def test_unknown_fields_are_refused_by_the_document_too(self, described: dict[str, Any]) -> None:
         for _, path, operation in operations(described):
             if "requestBody" in operation and path != "/v1/sms/inbound":
