@@ -201,6 +201,12 @@ class TestQuickReports:
             sent.report(10 * place, lost=2 * place)
         assert FarEnd(4, 0.2, 0.0) == prompt.far
 
+    def test_behind_it_a_longer_one_speaks_for_itself_again(self, sent: Sent) -> None:
+        prompt = sent.prompt(61, 160)
+        for highest, fraction in ((10, 0), (60, 200), (160, 64)):
+            sent.report(highest, fraction=fraction)
+        assert 0.25 == lost(prompt)
+
 
 class TestStandstill:
     """A far end that hears nothing more says so: its count stands still, or it names us no more (§6.4.2)."""
@@ -306,6 +312,12 @@ class TestAbsurd:
         sent.report(400, lost=0)
         sent.report(390, lost=38, now=400)
         assert 0.2 == lost(prompt)
+
+    def test_one_that_comes_late_is_put_in_its_place(self, sent: Sent) -> None:
+        prompt = sent.prompt(601, 700)
+        for highest, missed in ((200, 0), (600, 0), (400, 20), (800, 20)):
+            sent.report(highest, missed, now=800)
+        assert 0.1 == lost(prompt)
 
     def test_nor_one_that_says_that_much_is_lost_what_is_lost_behind_it(self, sent: Sent) -> None:
         prompt = sent.prompt(401, 600)
