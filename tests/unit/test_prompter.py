@@ -90,6 +90,7 @@ class TestTheProof:
         assert "recording" == event.voice
 
     async def test_it_has_the_numbers_of_the_packets_on_the_wire(self, desk: Desk) -> None:
+        desk.line.stream._sequence = 0xFFF0  # they wrap around in the middle
         desk.line.tick(3)
         event, heard = await desk.prove(await desk.speak())
         packets = [packet for packet in desk.line.far.heard() if packet.payload == FRAMES[0]]
@@ -233,6 +234,13 @@ class TestLostLate:
         assert heard
         desk.report(50)
         assert () == await desk.prompter.lost()
+
+    async def test_so_it_does_where_the_first_was_heard_as_well(self, desk: Desk) -> None:
+        """A script may tell its terms anew."""
+        await desk.prove(await desk.speak(100, lambda: desk.report(0)))
+        await desk.prove(await desk.speak())
+        desk.report(50)
+        assert ("price",) == await desk.prompter.lost()
 
     async def test_and_may_be_lost_in_its_turn(self, desk: Desk) -> None:
         await desk.prove(await desk.speak())
