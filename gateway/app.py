@@ -101,6 +101,7 @@ class Gateway:
             now=utc_now,
             subscriptions=subscriptions_of(settings),
         )
+        await self.engine.check_keyring()
         await close_lost_calls(self.engine, settings.recordings_folder)
         prompts = PromptStore(settings.data_dir / "cache" / "prompts", self.house.prompts_folder)
         push(prompts.stop)

@@ -19,6 +19,7 @@ from gateway.provisioning.signature import read_secret, read_signing_key
 from gateway.settings import Settings, split_host_port
 from gateway.speech.errors import GrammarTooLarge, ModelMissing, SpeechError, UnknownWords
 from gateway.speech.models import ModelSource, check_words, read_vocabulary
+from gateway.store.database import address
 from gateway.store.postgres import PostgresError, default_directory, running_endpoint
 from gateway.switchboard import destinations
 
@@ -70,7 +71,8 @@ async def database_faults(settings: Settings) -> list[str]:
     try:
         connection = await asyncpg.connect(dsn, timeout=5)
     except (OSError, TimeoutError, asyncpg.PostgresError, ValueError) as error:
-        return [f"database.dsn: {error or 'no answer within 5 s'}; check address, user, password and database"]
+        why = str(error) or "no answer within 5 s"
+        return [f"database.dsn: {address(dsn)}: {why}; check address, user, password and database"]
     try:
         may_create = await connection.fetchval(
             "SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user"

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from gateway import cli_bench_calls
+from gateway import cli_bench_calls, cli_bench_ledger
 from gateway.audio.codec import Codec
 from gateway.consent.order import Language
 from gateway.consent.testimony import Grammar
@@ -42,6 +42,7 @@ GRAMMAR = "consent"
 MOST_STREAMS = 100
 app.command("media")(cli_bench_calls.media)
 app.command("setup")(cli_bench_calls.setup)
+app.command("ledger")(cli_bench_ledger.ledger)
 
 
 @app.command("turn")

@@ -47,6 +47,7 @@ def with_engine(config: Path | None, work: Callable[[Engine], Awaitable[Result]]
                 database, policy=settings.policy.policy(), secret=code_secret(settings), keyring=keyring(settings),
                 gateway="cli", now=lambda: datetime.now(UTC), subscriptions=subscriptions_of(settings),
             )  # fmt: skip
+            await engine.check_keyring()
             return await work(engine)
         finally:
             await database.close()

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
+from cryptography import x509
 from rich.progress import Progress
 
 from gateway.cli_common import FAULT, AsJson, Config, complain, err, fail, out, settings_of, with_engine
 from gateway.engine import Engine
 from gateway.ledger.note import Verifier, parse_verifier, verifier_of
-from gateway.ledger_audit import Audit, audit
+from gateway.ledger.timestamping import read_roots
+from gateway.ledger_audit import MOST_FAULTS, Audit, audit
 from gateway.notary import Notary
+from gateway.retention import Archive, OnHold, Recorded
 from gateway.secret_files import keyring
+from gateway.settings import Settings
 from gateway.store import ledger
 from gateway.store.tree import Signed
 
+SHOWN_EVERY = 500
 app = typer.Typer(no_args_is_help=True, help="The tree of all events: its key, its checkpoints, and whether it holds.")
 
 
 @app.command("key")
 def key(config: Config = None) -> None:
     """Print the public key that checkpoints and evidence are verified by. Give it to whoever may doubt you, before they do."""
-    out.print(_verifier(config), highlight=False, soft_wrap=True)
+    typer.echo(str(_verifier(config)))
 
 
 @app.command("checkpoint")
@@ -45,50 +53,100 @@ def checkpoint(config: Config = None) -> None:
 @app.command("verify")
 def verify(
     key: Annotated[str, typer.Option("--key", help="verify by this key, as printed earlier [default: our own]")] = "",
+    sealed: Annotated[
+        bool, typer.Option("--sealed", help="open no payload: for whoever has the database and not the ledger's secret")
+    ] = False,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read the whole ledger and make every hash, chain and checkpoint anew. Exit code 1 when one does not hold."""
+    """Read the whole ledger and make every hash, chain, node and checkpoint anew. Exit code 1 when one does not hold."""
+    settings = settings_of(config)
     verifier = parse_verifier(key) if key else _verifier(config)
-    with Progress(console=err, transient=True) as progress:
+    roots = _roots(settings)
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("reading", total=None)
 
+        def show(done: int, total: int) -> None:
+            if done % SHOWN_EVERY == 0 or done == total:
+                progress.update(task, completed=done, total=total)
+
         async def run(engine: Engine) -> Audit:
-            return await audit(
-                engine.database, verifier, lambda done, total: progress.update(task, completed=done, total=total)
-            )
+            return await audit(engine.database, verifier, show, keyring=None if sealed else engine.keyring, roots=roots)
 
         found = with_engine(config, run)
     if as_json:
-        out.print_json(data=asdict(found))
+        sys.stdout.write(json.dumps(asdict(found), ensure_ascii=False) + "\n")
     else:
         for fault in found.faults:
             complain(fault)
-        sizes = (
-            f"{found.events} events, {found.leaves} leaves, {found.checkpoints} checkpoints, {found.pending} pending"
+        if len(found.faults) == MOST_FAULTS:
+            complain("and perhaps more: no more are named")
+        counted = ", ".join(
+            f"{getattr(found, name)} {name}"
+            for name in ("events", "leaves", "checkpoints", "timestamps", "pending", "erased")
         )
-        out.print(f"[{'red]✗' if found.faults else 'green]✓'}[/] {sizes}", highlight=False)
+        out.print(f"[{'red]✗' if found.faults else 'green]✓'}[/] {counted}", highlight=False, soft_wrap=True)
     raise typer.Exit(FAULT if found.faults else 0)
 
 
 def erase(
     order: Annotated[str, typer.Argument(help="order id, or its beginning")],
     by: Annotated[str, typer.Option("--by", help="who decided it")],
-    reason: Annotated[str, typer.Option("--reason", help="why; stays in the ledger unreadable, too")],
+    reason: Annotated[str, typer.Option("--reason", help="why")],
     config: Config = None,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> None:
-    """Forget the person of an order for good: its key is destroyed. The chain and the tree stay whole; nobody can read it."""
+    """Forget the person of an order for good: its key is destroyed. The chain and the tree stay whole; nobody can read it.
+
+    Refused under a legal hold, while the order is open, and while a call or a webhook of it is under way.
+    """
+    if not by.strip() or not reason.strip():
+        fail("--by and --reason: who decided it, and why, must be said")
+    settings = settings_of(config)
 
     async def find(engine: Engine) -> str:
         async with engine.database.pool.acquire() as connection:
-            return await ledger.resolve_order(connection, order)
+            order_id = await ledger.resolve_order(connection, order)
+        await engine.check_erasable(order_id)
+        return order_id
+
+    async def forget(engine: Engine) -> list[Recorded]:
+        archive = Archive(engine, settings, lambda: datetime.now(UTC))
+        recordings = [one for one in await archive.of_order(order_id) if not one.deleted]
+        elsewhere = [one for one in recordings if one.gateway != settings.gateway and not one.path.exists()]
+        await engine.check_erasable(order_id)
+        await archive.delete_order(order_id, reason.strip())
+        await engine.erase(order_id, by=by.strip(), reason=reason.strip())
+        await archive.sweep()
+        return elsewhere
 
     order_id = with_engine(config, find)
     if not yes and not typer.confirm(f"Erase order {order_id}? Nothing brings it back."):
         raise typer.Exit(FAULT)
-    with_engine(config, lambda engine: engine.erase(order_id, by=by, reason=reason))
+    try:
+        elsewhere = with_engine(config, forget)
+    except OnHold as error:
+        fail(str(error))
+    except OSError as error:
+        fail(
+            f"{error.filename or 'recording'}: {error.strerror or error}; nothing is erased but what was deleted before"
+        )
     out.print(f"order {order_id} is erased", highlight=False)
+    for one in elsewhere:
+        out.print(
+            f"call {one.call_id}: its files lie with gateway {one.gateway}, unreadable, and go with its next daily purge",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+def _roots(settings: Settings) -> list[x509.Certificate]:
+    """Who vouches for the time-stamping authority; nobody, where time stamps are not configured or cannot be read."""
+    if settings.ledger.timestamp_ca is None or importlib.util.find_spec("rfc3161_client") is None:
+        return []
+    try:
+        return read_roots(settings.ledger.timestamp_ca)
+    except OSError as error:
+        fail(f"ledger.timestamp_ca: {error}")
 
 
 def _verifier(config: Config) -> Verifier:

@@ -46,6 +46,8 @@ from gateway.webhooks import Subscriptions
 log = structlog.get_logger(__name__)
 TICK = timedelta(microseconds=1)
 MOST_TAILS = 10_000
+LONGEST_CALL = timedelta(hours=12)
+"""A call that began before that, and of whose end nobody told, is over: its gateway died and never came back."""
 OPEN = ("ordered", "calling", "spoken", "challenged")
 ANSWERABLE = ("challenged", "expired", *CONFIRMED)
 NO_ENDS = ENDS - {"provisioned"}
@@ -125,6 +127,11 @@ class Engine:
         log.info("order.created", order=order.order_id, tenant=tenant, number=mask(subscriber.number))
         return record
 
+    async def check_keyring(self) -> None:
+        """Raises WrongSecret when the records here are sealed with another secret."""
+        async with self.database.pool.acquire() as connection:
+            await ledger.check_keyring(connection, self.keyring)
+
     async def append(self, order_id: str, *events: ev.Event) -> Record:
         """Append *events* to a record, all of them or none, and let follow what follows. Raises UnknownOrder, ErasedRecord."""
         async with self.database.transaction() as connection:
@@ -151,20 +158,37 @@ class Engine:
             return replay(await self._entries(connection, order_ids[0])) if order_ids else None
 
     async def erase(self, order_id: str, *, by: str, reason: str) -> None:
-        """Forget the person: the record says so, and its key is destroyed with that event (rule R14). Raises UnknownOrder,
-        ErasedRecord, and NotErasable while a legal hold or an undelivered confirmation is on it.
+        """Forget the person: the record says so, and its key is destroyed with that event (rule R14). What its calls have left on
+        the disks of gateways is noted for them to delete. Raises UnknownOrder, ErasedRecord, NotErasable.
         """
         async with self.database.transaction() as connection:
-            record = (await self._locked_tail(connection, order_id)).record
-            if record.held:
-                raise NotErasable(f"order {order_id} is under a legal hold; release it first")
-            if not record.ended:
-                raise NotErasable(f"order {order_id} is {record.state}: withdraw or freeze it first")
-            if await connection.fetchval(sql("has_pending_deliveries"), UUID(order_id)):
-                raise NotErasable(f"order {order_id} has a webhook under way: let it arrive or die first")
+            for call_id, gateway in await self._erasable(connection, order_id):
+                await connection.execute(sql("insert_erased_call"), call_id, gateway, self._now())
             await self.append_within(connection, order_id, ev.RecordErased(by=by, reason=reason))
             await connection.execute(sql("erase_record"), UUID(order_id))
         log.info("record.erased", order=order_id)
+
+    async def check_erasable(self, order_id: str) -> None:
+        """Raises NotErasable, saying why, where :meth:`erase` would; UnknownOrder, ErasedRecord."""
+        async with self.database.transaction() as connection:
+            await self._erasable(connection, order_id)
+
+    async def _erasable(self, connection: Connection, order_id: str) -> list[tuple[str, str]]:
+        """The calls of a record that may be erased, each with the gateway that ran it; nobody else appends meanwhile."""
+        record = (await self._locked_tail(connection, order_id)).record
+        if record.held:
+            raise NotErasable(f"order {order_id} is under a legal hold; release it first")
+        if not record.ended:
+            raise NotErasable(f"order {order_id} is {record.state}: withdraw or freeze it first")
+        if await connection.fetchval(sql("has_pending_deliveries"), UUID(order_id)):
+            raise NotErasable(f"order {order_id} has a webhook under way: let it arrive or die first")
+        entries = await self._entries(connection, order_id)
+        over = {entry.event.call_id for entry in entries if isinstance(entry.event, ev.CallEnded)}
+        begun = [(entry.at, entry.event) for entry in entries if isinstance(entry.event, ev.CallStarted)]
+        for at, call in begun:
+            if call.call_id not in over and self._now() - at < LONGEST_CALL:
+                raise NotErasable(f"order {order_id} has a call under way at {call.gateway}: let it end first")
+        return [(call.call_id, call.gateway) for _, call in begun]
 
     async def take_message(self, channel: str, message_id: str, number: str, text: str) -> Inbound:
         """A message from *number* (E.164): matched to its newest challenged order, read, judged and recorded."""

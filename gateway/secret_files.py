@@ -34,11 +34,16 @@ def _kept(path: Path, lost: str) -> bytes:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-        draft.touch(mode=0o600)
-        draft.write_text(secrets.token_urlsafe(32))
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(32))
+            file.flush()
+            os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):  # another command was quicker: its secret is the one
             os.link(draft, path)
         draft.unlink()
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)  # what is sealed with it must not outlive it
+        os.fsync(folder)
+        os.close(folder)
     secret = path.read_bytes()
     if len(secret) < SHORTEST_SECRET:
         raise SettingsError([f"{path}: holds {len(secret)} octets, no secret; put it back or remove it ({lost})"])

@@ -266,7 +266,7 @@ class Tenant(Section):
     )
     webhook_signing_key: SecretStr = Field(SecretStr(""), description="whsk_...: an Ed25519 signature (v1a) as well")
     webhook_notices: tuple[NoticeKind, ...] = Field(
-        (), description="what else is posted to webhook_url: consent.refused, order.provisioned ..."
+        ("consent.frozen",), description="what else is posted to webhook_url: consent.refused, order.provisioned ..."
     )
     endpoints: tuple[EndpointSettings, ...] = Field((), description="more addresses, for notices only")
 

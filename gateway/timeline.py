@@ -86,7 +86,7 @@ def describe(event: ev.Event) -> str:
         case ev.OrderWithdrawn() | ev.OrderFrozen():
             return f"by {event.source}: {event.reason}"
         case ev.DeliveryAttempted():
-            return f"{event.kind} to {event.endpoint}, attempt {event.attempt}: {event.status or event.error}"
+            return f"{event.kind} to {event.endpoint}, attempt {event.attempt}: {event.error or event.status}"
         case ev.DeliveryDead():
             return f"{event.kind} to {event.endpoint} given up after {event.attempts} attempts"
         case ev.OrderProvisioned():

@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -18,6 +19,7 @@ from gateway.store.errors import DatabaseUnreachable
 Connection = asyncpg.Connection | PoolConnectionProxy
 ROLE = "consent_app"
 MIGRATION_LOCK = 7_226_381_120
+CONNECT_S = 10.0
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 UNREACHABLE = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError)
 
@@ -51,14 +53,16 @@ class Database:
     async def open(cls, dsn: str, *, most: int = 10) -> Database:
         """Migrate, then connect. Raises DatabaseUnreachable."""
         try:
-            connection = await asyncpg.connect(dsn, timeout=10)
+            connection = await asyncpg.connect(dsn, timeout=CONNECT_S)
             try:
                 await apply_migrations(connection)
             finally:
                 await connection.close()
-            pool = await asyncpg.create_pool(dsn, min_size=2, max_size=most, init=_as_application, timeout=10)
+            pool = await asyncpg.create_pool(dsn, min_size=2, max_size=most, init=_as_application, timeout=CONNECT_S)
         except (*UNREACHABLE, TimeoutError, asyncpg.PostgresError, ValueError) as error:
-            raise DatabaseUnreachable(f"database: {error or type(error).__name__}; check database.dsn") from error
+            why = str(error) or f"no answer within {CONNECT_S:.0f} s"
+            mend = "check address, user, password and database in database.dsn"
+            raise DatabaseUnreachable(f"database: {address(dsn)}: {why}; {mend}") from error
         return cls(pool)
 
     async def close(self) -> None:
@@ -71,6 +75,16 @@ class Database:
                 yield connection
                 self.boundary("before commit")
             self.boundary("after commit")
+
+
+def address(dsn: str) -> str:
+    """Which server and database a DSN means, for people: without user and password."""
+    try:
+        parts = urlsplit(dsn)
+        host, port = parts.hostname or parse_qs(parts.query).get("host", ["localhost"])[0], parts.port or 5432
+    except ValueError:
+        return "an address that cannot be read"
+    return f"{host}:{port}{parts.path}"
 
 
 async def apply_migrations(connection: asyncpg.Connection) -> None:

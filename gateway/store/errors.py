@@ -5,7 +5,8 @@ StoreError
 ├── UnknownOrder          no such order
 ├── UnknownDelivery       no such webhook
 ├── ErasedRecord          its person was erased: the key is destroyed
-└── NotErasable           a record that must be kept for now
+├── NotErasable           a record that must be kept for now
+└── WrongSecret           the ledger's secret is not the one that its records are sealed with
 """
 
 from __future__ import annotations
@@ -33,3 +34,7 @@ class ErasedRecord(StoreError):
 
 class NotErasable(StoreError):
     """Something forbids to forget this person now."""
+
+
+class WrongSecret(StoreError):
+    """No record here can be read with this secret, and none should be sealed with it."""

@@ -12,9 +12,10 @@ from gateway.consent.events import Entry
 from gateway.consent.proofs import Confirmation, SpokenConsent
 from gateway.consent.record import ON_THE_LINE, Record
 from gateway.ledger.envelope import open_envelope
+from gateway.ledger.errors import Unsealable
 from gateway.ledger.sealing import Keyring
 from gateway.store.database import Connection, sql
-from gateway.store.errors import ErasedRecord, UnknownOrder
+from gateway.store.errors import ErasedRecord, UnknownOrder, WrongSecret
 
 
 async def lock_order(connection: Connection, order_id: str) -> None:
@@ -35,6 +36,19 @@ async def record_key(connection: Connection, keyring: Keyring, order_id: str) ->
             raise UnknownOrder(f"there is no order {order_id}")
         raise ErasedRecord(f"order {order_id} was erased: its key is destroyed")
     return keyring.unwrap(row["wrapped"], str(_uuid(order_id)))
+
+
+async def check_keyring(connection: Connection, keyring: Keyring) -> None:
+    """Whether *keyring* is the one that the records here are sealed with. Raises WrongSecret."""
+    row = await connection.fetchrow(sql("any_record_key"))
+    if row is None:
+        return
+    try:
+        keyring.unwrap(row["wrapped"], str(row["order_id"]))
+    except Unsealable as error:
+        raise WrongSecret(
+            "ledger.secret: is not the one that this database's records are sealed with; put back its ledger-secret in data_dir"
+        ) from error
 
 
 async def load_envelopes(connection: Connection, order_id: str) -> list[tuple[str, str]]:

@@ -17,11 +17,8 @@ SELECT envelope, hash FROM consent.events WHERE order_id = $1 ORDER BY seq;
 -- name: insert_record_key
 INSERT INTO consent.record_keys (order_id, wrapped) VALUES ($1, $2);
 
--- name: has_pending_deliveries
-SELECT EXISTS (SELECT FROM consent.deliveries WHERE order_id = $1 AND state = 'pending');
-
--- name: erase_record
-SELECT consent.erase_record($1);
+-- name: any_record_key
+SELECT order_id, wrapped FROM consent.record_keys LIMIT 1;
 
 -- name: select_record_key
 SELECT wrapped FROM consent.record_keys WHERE order_id = $1;
