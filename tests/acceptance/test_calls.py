@@ -15,12 +15,11 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 import pytest_asyncio
-from town import HOST, PASSWORD, SUBSCRIBER, Phone, Town, until
+from town import Phone, Town
 
 from gateway.consent import events as ev
 from gateway.consent.disclosure import MANDATORY
 from gateway.consent.verdict import judge
-from gateway.demo.parties import CODE
 from gateway.demo.world import clip
 from gateway.dialplan.model import BINDING, load_dialplans
 from gateway.language.pack import WATCH, load_pack
@@ -44,7 +43,6 @@ SCRIPTS = {
 PLANS = load_dialplans(data_folder("dialplans"))
 PLAN = {"yes twice": "plan-upgrade-twice"}
 NUMBER = {call: f"+82109000020{place}" for place, call in enumerate(SCRIPTS)}
-NUMBER["yes, then no in the thanks"] = SUBSCRIBER
 
 
 @dataclass
@@ -69,17 +67,11 @@ class Said:
         return list(dict.fromkeys(event.step for event in self.all(ev.PromptPlayed)))
 
 
-def registered(town: Town) -> tuple[str, ...]:
-    """How SUBSCRIBER's phone logs in."""
-    return "--password", PASSWORD, "--server", f"{HOST}:{town.world.sip_port}", "--register"
-
-
 async def run_call(town: Town, call: str) -> Said:
     """One call of *call*'s subscriber, from the order to what came of it."""
     number = NUMBER[call]
     order_id = await town.order(number, dialplan=PLAN.get(call, "plan-upgrade"))
-    account = (*registered(town), "--messages", "1") if number == SUBSCRIBER else ()
-    phone = await town.call_in(number, "--script", SCRIPTS[call], *account)
+    phone = await town.call_in(number, "--script", SCRIPTS[call])
     await phone.done()
     await town.comes(order_id, "call.ended")
     return Said(order_id, call, phone, [ev.parse_event(event) for event in await town.events(order_id)])
@@ -145,13 +137,10 @@ async def test_it_cuts_the_thanks(regretted: Said) -> None:
     assert 0 < thanks.samples_sent < thanks.samples_planned
 
 
-async def test_a_code_that_is_replied_after_it_changes_nothing(gateway: Town, regretted: Said) -> None:
-    code = CODE.search(str((await regretted.phone.told("message"))["text"]))
-    assert code is not None
-    account = ("--user", SUBSCRIBER, *registered(gateway))
-    reply = await gateway.phone("message", gateway.sip, *account, "--text", f"인증번호 {code[0]}")
-    assert 0 == await reply.done()
-    await until(lambda: "reply.unknown_number" in gateway.log, "the reply to be read")
+async def test_after_it_no_code_is_ever_sent(gateway: Town, regretted: Said) -> None:
+    """The challenge waits for the recording, and by then the no has been heard."""
+    assert [] == [event.type for event in regretted.events if isinstance(event, ev.ChallengeIssued | ev.SmsSent)]
+    assert [ev.RecordingKept] == [type(event) for event in regretted.events if isinstance(event, ev.RecordingKept)]
     assert "refused" == await gateway.state(regretted.order_id)
     assert [] == await gateway.events(regretted.order_id, "delivery.attempted")
     assert regretted.order_id not in gateway.world.billing.received
