@@ -53,7 +53,7 @@ class Recorder:
     """One call's recording, sealed with *key*."""
 
     __slots__ = (
-        "_codec", "_discarded", "_heard_at", "_left", "_marks", "_octets", "_office", "_right", "_written", "call_id", "done",
+        "_codec", "_heard_at", "_left", "_marks", "_octets", "_office", "_right", "_written", "call_id", "discarded", "done",
         "failed", "key", "number", "on_failure", "path", "unwritten",
     )  # fmt: skip
 
@@ -70,7 +70,7 @@ class Recorder:
         """Octets of each side that were sent to the process, and that it has written."""
         self._marks: list[Mark] = []
         self.failed = ""
-        self._discarded = False
+        self.discarded = False
         self._heard_at = time.monotonic()
         self.unwritten: deque[tuple[bytes, int]] = deque()
         """Messages that are not answered yet, each with its octets of either side."""
@@ -108,7 +108,7 @@ class Recorder:
         self.on_failure = None
         self._left.clear()
         self._right.clear()
-        self._discarded = True
+        self.discarded = True
         self._office.send(self, pack(Kind.DISCARD, self.number))
 
     async def finish(self) -> Recording:
@@ -139,7 +139,7 @@ class Recorder:
             self._written += self.unwritten.popleft()[1]
         if message.kind is Kind.WRITTEN:
             self._marks += parse_marks(message.body)
-        if self._discarded and not self.unwritten:
+        if self.discarded and not self.unwritten:
             self._office.close(self)
         if message.kind is Kind.DONE and not self.done.done():
             done, rate = Done.parse(message.body), SAMPLE_RATE[self._codec]
@@ -219,10 +219,15 @@ class RecordingOffice:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.touch(mode=0o600, exist_ok=False)
+        except OSError:
+            self.failures += 1
+            raise
+        try:
             if self._process is None:
                 self.start()
         except OSError:
             self.failures += 1
+            path.unlink()
             raise
         recorder = Recorder(self, next(self._numbers), call_id, path, codec, key)
         self._recorders[recorder.number] = recorder
@@ -241,14 +246,20 @@ class RecordingOffice:
         log.error("recorder.failed", call=recorder.call_id, reason=recorder.failed)
         if not told:
             self._pass_on(pack(Kind.ABANDON, recorder.number))
+        if recorder.discarded:
+            recorder.path.unlink(missing_ok=True)
 
     def start(self) -> None:
         """Start the process. Raises OSError."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "gateway.telephony.scribe"], stdin=theirs.fileno(), start_new_session=True
-            )
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "gateway.telephony.scribe"], stdin=theirs.fileno(), start_new_session=True
+                )
+        except OSError:
+            ours.close()
+            raise
         ours.setblocking(False)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         self._socket, self._reader, self._writing = ours, Reader(), False

@@ -482,7 +482,16 @@ class TestFailures:
         broken.on_failure = told.append
         broken.discard()
         await until(lambda: bool(broken.failed))
-        assert [] == told
+        assert ([], False) == (told, broken.path.is_symlink())
+
+    async def test_where_no_process_can_be_started_no_file_is_left(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("gateway.telephony.recorder.sys.executable", "/nowhere")
+        office = RecordingOffice(tmp_path)
+        with pytest.raises(FileNotFoundError):
+            office.open("call-1", "PCMA")
+        assert ([], 1) == (list(tmp_path.iterdir()), office.failures)  # noqa: ASYNC240 - none
 
 
 class TestASmallDisk:
