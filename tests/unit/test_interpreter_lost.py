@@ -77,6 +77,16 @@ class TestDisclosuresLostLate:
         again = Play("terms", (f"disclosure_{term}",), disclosure=term)
         assert [*WHOLE[: AT["consent"]], again, *WHOLE[AT["consent"] :]] == actions
 
+    def test_also_when_it_is_reported_beside_a_prompt_that_is_none(self) -> None:
+        plan = unsafe(
+            terms={"disclose": {"terms": list(MANDATORY)}, "then": "pause"},
+            pause={"say": {"prompts": ["introduction"]}, "then": "consent"},
+        )
+        pause = next(place for place, action in enumerate(call(plan)) if action.step == "pause")
+        actions, _ = losing(plan, {pause: ("price",)})
+        assert Play("terms", ("disclosure_price",), disclosure="price") == actions[pause + 1]
+        assert granted(actions)
+
     def test_and_several_of_them_in_the_order_of_the_reports(self) -> None:
         actions, _ = losing(SHIPPED, {AT["consent"] - 2: ("price", "term"), AT["consent"] - 1: ("price", "start")})
         again = [action.disclosure for action in actions[AT["consent"] :] if isinstance(action, Play)]
