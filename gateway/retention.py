@@ -161,6 +161,7 @@ class Archive:
                 gone.append(one)
         if gone:
             log.info("recordings.purged", recordings=len(gone))
+        await self.sweep()
         return gone
 
     async def delete_order(self, order_id: str, reason: str) -> list[Recorded]:
@@ -169,6 +170,21 @@ class Archive:
         for one in gone:
             await self._delete(one, "erased", reason)
         return gone
+
+    async def sweep(self) -> int:
+        """Delete what is left here of the calls of people who were erased; how many there were. What cannot be is logged, and tried
+        again the next time.
+        """
+        pool, swept = self._engine.database.pool, 0
+        for row in await pool.fetch(sql("erased_calls"), self._gateway):
+            try:
+                self._unlink(row["call_id"])
+            except OSError as error:
+                log.error("recording.not_deleted", call=row["call_id"], error=str(error))
+            else:
+                await pool.execute(sql("forget_erased_call"), self._gateway, row["call_id"])
+                swept += 1
+        return swept
 
     async def hold(self, order_id: str, by: str, reason: str) -> None:
         """Let nothing of this order be deleted. Raises OnHold when a hold is there already."""
@@ -258,5 +274,10 @@ class Archive:
             record = await self._engine.append_within(connection, one.order_id, event)
             if record.held or (due and retention_of(record) != one.retention):
                 raise OnHold(f"order {one.order_id} is on hold: release it first")
-            for path in (one.path, one.path.with_suffix(TORN), self._traces / f"{one.call_id}{TRACE}"):
-                path.unlink(missing_ok=True)
+            self._unlink(one.call_id)
+
+    def _unlink(self, call_id: str) -> None:
+        """Everything that lies here of a call. Raises OSError."""
+        sound = path_of(self._folder, call_id)
+        for path in (sound, sound.with_suffix(TORN), self._traces / f"{call_id}{TRACE}"):
+            path.unlink(missing_ok=True)

@@ -32,14 +32,19 @@ def open_envelope(envelope: str, key: bytes) -> tuple[Entry, str]:
     """The entry in *envelope* with its hash, and the hash that it follows. Raises Unsealable, pydantic.ValidationError."""
     try:
         body: dict[str, Any] = json.loads(envelope)
-        place = _place(body["order_id"], body["seq"], body["type"])
-        sealed = base64.b64decode(body["payload"], validate=True)
+        event = json.loads(open_payload(body, key))
+        facts, previous = {name: body[name] for name in ("order_id", "seq", "event_id", "at")}, str(body["previous"])
     except (ValueError, KeyError, TypeError) as error:
         raise Unsealable(f"the envelope cannot be read: {error}") from error
-    event = json.loads(unseal(key, sealed, place))
-    facts = {name: body[name] for name in ("order_id", "seq", "event_id", "at")}
-    entry = Entry.model_validate(facts | {"event": event, "hash": digest(envelope.encode())})
-    return entry, str(body["previous"])
+    return Entry.model_validate(facts | {"event": event, "hash": digest(envelope.encode())}), previous
+
+
+def open_payload(body: dict[str, Any], key: bytes) -> bytes:
+    """The event in an envelope of members *body*, as canonical JSON. Raises Unsealable, and ValueError, KeyError or TypeError for a
+    body that is none.
+    """
+    place = _place(body["order_id"], body["seq"], body["type"])
+    return unseal(key, base64.b64decode(body["payload"], validate=True), place)
 
 
 def _place(order_id: str, seq: int, kind: str) -> bytes:

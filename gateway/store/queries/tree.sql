@@ -42,18 +42,3 @@ SELECT size, token, at FROM consent.timestamps ORDER BY size DESC LIMIT 1;
 
 -- name: timestamp_of_size
 SELECT token FROM consent.timestamps WHERE size = $1;
-
--- name: unsequenced
-SELECT count(*) FROM consent.pending_leaves;
-
--- name: count_events
-SELECT count(*) FROM consent.events;
-
--- name: all_events
-SELECT order_id, seq, type, envelope, hash FROM consent.events ORDER BY order_id, seq;
-
--- name: all_leaves
-SELECT leaf, envelope FROM consent.leaves JOIN consent.events USING (order_id, seq) ORDER BY leaf;
-
--- name: all_checkpoints
-SELECT size, note FROM consent.checkpoints ORDER BY size;
