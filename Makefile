@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: demo test check wheel bench bench-calls interop interop-setup fuzz docker-check docker-build docker-stack nightly clean help
+.PHONY: demo test check wheel bench bench-calls bench-ledger interop interop-setup fuzz docker-check docker-build docker-stack nightly clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -13,8 +13,8 @@ help: ## this list
 demo: $(STAMP) ## the main job on this machine: real calls, speech, SMS codes, webhooks (ARGS=--keep leaves it running)
 	$(BIN)/consent-gateway demo $(ARGS)
 
-test: $(STAMP) ## all tests, with coverage
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+test: $(STAMP) ## all tests, with coverage (ARGS="tests/unit -k record" runs some)
+	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),sh tests/run.sh $(BIN)/python)
 
 check: $(STAMP) ## ruff, mypy --strict, import-linter, dialplan lint
 	$(BIN)/ruff check .
@@ -63,6 +63,9 @@ nightly: ## what takes too long for every change: ten minutes of fuzzing, all im
 bench-calls: $(STAMP) ## calls on one core: CPU, packet gaps, memory; then call set-up
 	$(BIN)/consent-gateway bench media $(ARGS)
 	$(BIN)/consent-gateway bench setup $(ARGS)
+
+bench-ledger: $(STAMP) ## events a second, reply to webhook, bundles, cost as the ledger grows
+	$(BIN)/consent-gateway bench ledger $(ARGS)
 
 bench: $(STAMP) ## INVITE to 200, speech to next prompt, SMS to webhook
 	$(BIN)/consent-gateway bench turn $(ARGS)

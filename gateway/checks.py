@@ -22,6 +22,7 @@ from gateway.speech.models import ModelSource, check_words, read_vocabulary
 from gateway.store.database import address
 from gateway.store.postgres import PostgresError, default_directory, running_endpoint
 from gateway.switchboard import destinations
+from gateway.telephony.recorder import RecordingOffice
 
 
 def static_faults(settings: Settings) -> list[str]:
@@ -55,6 +56,8 @@ def all_faults(settings: Settings) -> Iterator[tuple[str, list[str]]]:
     yield "API address", _bindable("api.bind", settings.api.bind, socket.SOCK_STREAM)
     yield "RTP ports", _rtp(settings)
     yield "data folder", _writable(settings.data_dir)
+    full = RecordingOffice(settings.recordings_folder).full
+    yield "room for recordings", [full] if full else []
     yield "grammar words", _words(settings)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator, MutableMapping
@@ -68,6 +69,9 @@ def database(settings: Settings, *, share: bool = False) -> Iterator[str]:
 
 def serve(settings: Settings, house: House, on_ready: Callable[[Gateway], None]) -> None:
     """Run the gateway until SIGTERM or SIGINT; a second signal hangs up at once."""
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # a call holds two sockets: the usual 1,024 end at 480
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
 
     async def run(dsn: str) -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()

@@ -49,9 +49,6 @@ ENDS: frozenset[State] = frozenset(
     {"provisioned", "refused", "unclear", "unreachable", "ineligible", "expired", "withdrawn", "frozen", "failed"}
 )
 CONFIRMED: frozenset[State] = frozenset({"confirmed", "provisioning", "provisioned"})
-ON_THE_LINE: frozenset[State] = frozenset({"calling", "spoken"})
-"""A call runs, or has not been closed yet."""
-
 NOTICES: dict[State, ev.NoticeKind] = {
     "refused": "consent.refused",
     "unclear": "consent.refused",
@@ -81,7 +78,7 @@ class Challenge:
 class Record:
     """Everything about one order. *reason* says in words why it stands as it does.
 
-    Of the call that runs, or ran last: *by_machine*: a machine has taken it; *disclosed*: what was heard whole; *affirmed*: the yes
+    Of the call that runs (*on_call*), or ran last: *by_machine*: a machine has taken it; *disclosed*: what was heard whole; *affirmed*: the yes
     that a consent may rest on. *held*: a legal hold is on it. *reference*: the billing system's own name for it.
     """
 
@@ -94,6 +91,7 @@ class Record:
     calls: int = 0
     call_id: str | None = None
     gateway: str | None = None
+    on_call: bool = False
     disclosed: frozenset[Disclosure] = frozenset()
     affirmed: Affirmation | None = None
     spoken: SpokenConsent | None = None
@@ -147,7 +145,7 @@ def _reduce(record: Record, entry: ev.Entry) -> Step:
         case ev.CallStarted() if record.may_be_called:
             return replace(
                 record, state="calling", calls=record.calls + 1, call_id=event.call_id, gateway=event.gateway,
-                by_machine=False, disclosed=frozenset(), affirmed=None,
+                on_call=True, by_machine=False, disclosed=frozenset(), affirmed=None,
             ), ()  # fmt: skip
         case ev.AnswerJudged(verdict="machine") if record.is_open and event.call_id == record.call_id:
             return _machine(record), ()
@@ -291,6 +289,7 @@ def _denied(record: Record, event: ev.ConsentDenied) -> Step:
 
 
 def _call_ended(record: Record, event: ev.CallEnded) -> Step:
+    record = replace(record, on_call=False)
     if event.outcome == "machine" and record.is_open:
         record = _machine(record)
     if record.state == "spoken" and record.recording is None:

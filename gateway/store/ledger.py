@@ -10,7 +10,7 @@ from uuid import UUID
 from gateway.consent.errors import BrokenChain
 from gateway.consent.events import Entry
 from gateway.consent.proofs import Confirmation, SpokenConsent
-from gateway.consent.record import ON_THE_LINE, Record
+from gateway.consent.record import Record
 from gateway.ledger.envelope import open_envelope
 from gateway.ledger.errors import Unsealable
 from gateway.ledger.sealing import Keyring
@@ -105,7 +105,7 @@ async def insert_entries(connection: Connection, entries: Sequence[tuple[Entry, 
 
 
 async def project(connection: Connection, record: Record, at: datetime) -> None:
-    gateway = record.gateway if record.state in ON_THE_LINE else None
+    gateway = record.gateway if record.on_call else None
     await connection.execute(sql("project_order"), _uuid(record.order.order_id), record.state, gateway, at)
 
 

@@ -173,8 +173,8 @@ def test_the_webhook_fires_only_with_both_proofs_and_once(events: list[ev.Event]
 @settings(max_examples=250)
 @given(histories, waits)
 def test_ends_are_final(events: list[ev.Event], waits_us: list[int]) -> None:
-    """What may still change: a late reply is told so, and that once; holds, erasure, billing's reference; and what was billed can be
-    frozen.
+    """What may still change: the call ends; a late reply is told so, and that once; holds, erasure, billing's reference; and what was
+    billed can be frozen.
     """
     lived = live(events, waits_us)
     for (_, _, before, _), (now, _, record, effects) in pairwise(lived):
@@ -187,7 +187,12 @@ def test_ends_are_final(events: list[ev.Event], waits_us: list[int]) -> None:
         assert told or effects == ()
         assert not (told and before.told_late)
         same = replace(
-            record, told_late=before.told_late, held=before.held, erased=before.erased, reference=before.reference
+            record,
+            told_late=before.told_late,
+            held=before.held,
+            erased=before.erased,
+            on_call=before.on_call,
+            reference=before.reference,
         )
         assert before == same
 

@@ -214,7 +214,12 @@ class TestCalls:
 
     def test_the_end_of_the_call_does_not_undo_the_consent(self) -> None:
         record = after(*TO_SPOKEN, kept(), issued())
-        assert (record, ()) == step(record, ended())
+        assert (replace(record, on_call=False), ()) == step(record, ended())
+
+    @pytest.mark.parametrize("way", ["refused", "unclear", "calling", "spoken"])
+    def test_a_call_runs_until_its_end_whatever_becomes_of_the_order(self, way: str) -> None:
+        record = after(*WAYS[way])
+        assert (True, False) == (record.on_call, step(record, ended())[0].on_call)
 
 
 class TestMachines:
@@ -270,8 +275,8 @@ class TestMachines:
     @pytest.mark.parametrize("state", [*CONFIRMED, *ENDS])
     def test_what_has_ended_or_was_confirmed_stays_as_it_is(self, state: str) -> None:
         record = after(*WAYS[state])
-        for event in (judged(), ended("machine")):
-            assert (record, ()) == step(record, event)
+        for event, left in ((judged(), record), (ended("machine"), replace(record, on_call=False))):
+            assert (left, ()) == step(record, event)
 
     @pytest.mark.parametrize("verdict", ["deny", "stop"])
     def test_a_no_that_was_heard_before_it_stands(self, verdict: Verdict) -> None:

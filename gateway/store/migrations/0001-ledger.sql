@@ -26,6 +26,7 @@ CREATE TABLE consent.orders (
     UNIQUE (order_id, order_hash)
 );
 CREATE INDEX orders_by_number ON consent.orders (number, created_at DESC);
+CREATE INDEX orders_on_call ON consent.orders (gateway) WHERE gateway IS NOT NULL;
 CREATE INDEX orders_by_tenant ON consent.orders (tenant, created_at DESC);
 
 -- What the events and recordings of one order are sealed with, itself wrapped by the ledger's secret.

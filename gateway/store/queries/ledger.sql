@@ -42,7 +42,7 @@ SELECT order_id FROM consent.orders WHERE number = $1 AND state = ANY ($2::text[
 ORDER BY created_at DESC, order_id DESC;
 
 -- name: orders_calling_at
-SELECT order_id FROM consent.orders WHERE state IN ('calling', 'spoken') AND gateway = $1;
+SELECT order_id FROM consent.orders WHERE gateway = $1;
 
 -- name: insert_spoken_consent
 INSERT INTO consent.spoken_consents (order_id, order_hash, event_id, at, affirmation_id, affirmed_at)
