@@ -69,7 +69,6 @@ def database(settings: Settings, *, share: bool = False) -> Iterator[str]:
 
 def serve(settings: Settings, house: House, on_ready: Callable[[Gateway], None]) -> None:
     """Run the gateway until SIGTERM or SIGINT; a second signal hangs up at once."""
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # a call holds two sockets: the usual 1,024 end at 480
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
 
