@@ -499,7 +499,7 @@ class TestASmallDisk:
 
     @pytest.fixture
     def disk(self, tmp_path: Path) -> Iterator[Path]:
-        """A folder with room for some seconds of two calls; where none can be mounted the process may write no longer files."""
+        """A folder with room for some seconds of calls. Where none may be mounted, test_media_over_loopback.py limits files instead."""
         folder = tmp_path / "disk"
         folder.mkdir()
         mounted = subprocess.run(
