@@ -11,13 +11,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
 from gateway.consent.events import parse_event
+from gateway.demo.evidence import fetch_and_verify
 from gateway.demo.orders import sample_order
 from gateway.demo.scenarios import SCENARIOS, Scenario
 from gateway.demo.world import DemoFailed, World, open_world, phone_events, start_phone
@@ -56,7 +59,7 @@ class Progress:
 
 
 def run_demo(*, keep: bool, json_file: Path | None) -> int:
-    """The exit code: 0 only when every order ended as it must."""
+    """The exit code: 0 only when every order ended as it must, and its evidence is valid."""
     try:
         return asyncio.run(_demo(keep=keep, json_file=json_file))
     except DemoFailed as error:
@@ -93,6 +96,7 @@ async def _demo(*, keep: bool, json_file: Path | None) -> int:
             await _run_all(world, scenes)
             await asyncio.sleep(POLL_S)
             right = _report(world, scenes, json_file, time.monotonic() - began)
+            right &= await _evidence(world, scenes[0].order_id)
             if keep:
                 await _keep(world)
             return 0 if right else 1
@@ -217,6 +221,18 @@ def _report(world: World, scenes: list[Progress], json_file: Path | None, second
         data = {"right": all_right, "seconds": round(seconds, 1), "folder": str(world.folder), "orders": outcomes}
         json_file.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     return all_right
+
+
+async def _evidence(world: World, order_id: str) -> bool:
+    """Show the evidence of an order, and the stand-alone file's word for it; whether it is valid."""
+    try:
+        command, said = await fetch_and_verify(world, order_id)
+    except (RuntimeError, aiohttp.ClientError, TimeoutError) as error:
+        console.print(f"[red]✗ evidence: {escape(str(error))}", highlight=False, soft_wrap=True)
+        return False
+    console.print(f"evidence: {command}", highlight=False, soft_wrap=True, markup=False)
+    console.print(said.rstrip(), highlight=False, soft_wrap=True, markup=False)
+    return True
 
 
 async def _keep(world: World) -> None:
