@@ -48,7 +48,8 @@ def recording(path: Path, key: bytes, kept: evidence.Event, events: Sequence[evi
     content = evidence.wav_header(2, rate, len(samples)) + samples
     member = evidence.recording_member(str(kept.body["call_id"]))
     try:
-        evidence.check_recording(member, memoryview(content), evidence.sha256(content), kept, events)
+        heard = [event for event in events if event.of("utterance.heard", kept.body["call_id"])]
+        evidence.check_recording(member, memoryview(content), evidence.sha256(content), kept, heard)
     except evidence.Invalid as invalid:
         return Found(missing=f"what is kept of it {invalid.reason}{'; ' + damage if damage else ''}")
     return Found(content)

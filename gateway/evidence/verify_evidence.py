@@ -70,6 +70,8 @@ MOST_OCTETS = 1 << 30
 MOST_MEMBERS = 4096
 MOST_TEXT = 64 << 20
 MOST_EVENTS = 100_000
+MOST_HEARD = 20
+"""How often over a recording may have been listened to: what was judged overlaps, but not for ever."""
 MOST_STEPS = 64
 """No Merkle proof is longer: no tree has 2**64 leaves."""
 LARGEST_INTEGER = 2**53 - 1
@@ -501,6 +503,7 @@ class Promise:
     call_id: str = ""
     on_the_line: bool = False
     by_machine: bool = False
+    held: bool = False
     disclosed: set[str] = field(default_factory=set)
     affirmed: Event | None = None
     spoken: Event | None = None
@@ -570,6 +573,8 @@ def _take(promise: Promise, event: Event) -> None:
     body, kind = event.body, event.type
     if kind == "order.frozen" and promise.frozen is None and promise.no is None:
         promise.frozen = event
+    if kind in ("hold.placed", "hold.released"):
+        promise.held = kind == "hold.placed"
     if kind == "order.provisioned" and promise.provisioned is None:
         promise.provisioned = event
     if promise.confirmed or promise.no is not None:
@@ -603,7 +608,7 @@ def _take(promise: Promise, event: Event) -> None:
     elif kind == "consent.spoken" and ours and promise.spoken is None and not promise.by_machine:
         if promise.affirmed is not None and body["order_hash"] == promise.order_hash:
             promise.spoken = event
-    elif kind == "recording.kept" and ours and promise.spoken is not None and promise.recording is None:
+    elif kind == "recording.kept" and ours and promise.spoken is not None and promise.challenge is None:
         promise.recording = event
     elif kind == "challenge.issued" and promise.recording is not None and promise.challenge is None:
         promise.challenge = event
@@ -618,8 +623,7 @@ def _refusal(promise: Promise, event: Event) -> str:
     """Why *event* ends an order that is not confirmed; empty where it does not."""
     body, kind = event.body, event.type
     ours = body.get("call_id") == promise.call_id and promise.call_id != ""
-    spoken, call = promise.spoken is not None, promise.recording is None
-    affirmed = promise.affirmed
+    spoken, affirmed = promise.spoken is not None, promise.affirmed
     machine = (kind == "answer.judged" and body["verdict"] == "machine") or (
         kind == "call.ended" and body["outcome"] == "machine"
     )
@@ -632,12 +636,13 @@ def _refusal(promise: Promise, event: Event) -> str:
          and (body.get("grants_consent") is True or body.get("aside") is True), "a no was said on the call"),
         (kind == "order.withdrawn", "the order was withdrawn"),
         (kind == "order.frozen", "the order was frozen"),
+        (kind == "record.erased" and not promise.held, "the person was erased"),
         (machine and ours and spoken, "a machine had answered the call"),
         (kind == "disclosure.unheard" and ours and spoken, f"the disclosure {body.get('disclosure')} was lost on the line"),
-        (kind == "recording.failed" and ours and spoken and call, "the call could not be recorded"),
-        (kind == "recording.kept" and ours and spoken and call and affirmed is not None
+        (kind == "recording.failed" and ours and spoken, "the call could not be recorded"),
+        (kind == "recording.kept" and ours and spoken and promise.challenge is None and affirmed is not None
          and body.get("duration_ms", 0) < affirmed.body["audio_end_ms"], "the recording ends before the consent"),
-        (kind == "call.ended" and ours and spoken and call, "the call ended and its recording was not kept"),
+        (kind == "call.ended" and ours and spoken and promise.recording is None, "the call ended and its recording was not kept"),
         (kind == "reply.received" and body.get("reading") == "stop", "a stop word was replied by SMS"),
     )  # fmt: skip
     for holds, reason in reasons:
@@ -688,8 +693,8 @@ class Proven:
     judged: int
 
 
-def check_recording(member: str, data: memoryview, digest: str, kept: Event, events: Sequence[Event]) -> Proven:
-    """Hold a recording against the event that it was kept by. *digest*: its SHA-256."""
+def check_recording(member: str, data: memoryview, digest: str, kept: Event, utterances: Sequence[Event]) -> Proven:
+    """Hold a recording against the event that it was kept by, and against what was heard on its call. *digest*: its SHA-256."""
     body = kept.body
     call_id, rate = str(body["call_id"]), _count(EVENTS, body["rate"])
     blocks, block = body["blocks"], rate * _count(EVENTS, body["block_ms"]) // 1000 * 4
@@ -715,26 +720,29 @@ def check_recording(member: str, data: memoryview, digest: str, kept: Event, eve
     end = len(samples) if whole else proven
     if whole and abs(1000 * end / 4 / rate - body["duration_ms"]) > 20:
         raise Invalid(member, f"does not last {body['duration_ms']} ms")
-    same, judged = _heard_again(member, samples[:end], rate, kept, events)
+    same, judged = _heard_again(member, samples[:end], rate, kept, utterances)
     return Proven(call_id, member, body["duration_ms"] / 1000, end / 4 / rate, whole, same, judged)
 
 
-def _heard_again(member: str, samples: memoryview, rate: int, kept: Event, events: Sequence[Event]) -> tuple[int, int]:
+def _heard_again(
+    member: str, samples: memoryview, rate: int, kept: Event, utterances: Sequence[Event]
+) -> tuple[int, int]:
     """How many utterances of the call have, in the caller's channel, the very samples that were judged; of how many.
 
     G.711 decodes to the same samples always, so there each must. G.722 keeps a memory, and decodes by a rounding otherwise from
     another beginning: there a difference says nothing.
     """
     caller = array("H", bytes(samples))[0::2]
-    same = judged = 0
-    for event in events:
+    same = judged = heard = 0
+    for event in utterances:
         body = event.body
-        if not event.of("utterance.heard", kept.body["call_id"]) or not body["audio_sha256"]:
-            continue
         start, end = (_count(EVENTS, body[name]) * rate // 1000 for name in ("audio_start_ms", "audio_end_ms"))
-        if end > len(caller):
+        if not body["audio_sha256"] or not start < end <= len(caller):
             continue
         judged += 1
+        heard += end - start
+        if heard > MOST_HEARD * len(caller):
+            raise Invalid(member, f"is shorter than what is said to have been heard on it, {MOST_HEARD} times over")
         found = sha256(caller[start:end].tobytes()) == body["audio_sha256"]
         same += found
         if not found and rate == 8000 and not kept.body["salvaged"]:
@@ -742,18 +750,17 @@ def _heard_again(member: str, samples: memoryview, rate: int, kept: Event, event
     return same, judged
 
 
-def check_prompt(member: str, data: memoryview, digest: str, events: Sequence[Event]) -> None:
-    """Hold a prompt against the events that say it was played. *digest*: what its samples must have."""
+def check_prompt(member: str, data: memoryview, played: Sequence[Event]) -> None:
+    """Hold a prompt against the events that say it was played."""
     samples = data[HEADER_OCTETS:]
     if bytes(data[:HEADER_OCTETS]) != wav_header(1, PROMPT_RATE, len(samples)):
         raise Invalid(member, f"is no WAV of one channel of 16 bits at {PROMPT_RATE} samples a second")
-    if sha256(samples) != digest:
+    if sha256(samples) != played[0].body["audio_sha256"]:
         raise Invalid(member, "is not what was played: its samples have another hash")
-    for event in events:
-        if event.of("prompt.played") and event.body["audio_sha256"] == digest:
-            planned = 2 * _count(EVENTS, event.body["samples_planned"])
-            if abs(planned - len(samples) // 2) > PROMPT_RATE // 10:
-                raise Invalid(member, f"is not as long as event {event.seq} says that it is")
+    for event in played:
+        planned = 2 * _count(EVENTS, event.body["samples_planned"])
+        if abs(planned - len(samples) // 2) > PROMPT_RATE // 10:
+            raise Invalid(member, f"is not as long as event {event.seq} says that it is")
 
 
 def record_of(order_id: str, events: Sequence[Event]) -> dict[str, Any]:
@@ -1015,7 +1022,7 @@ def _verify(data: bytes, pinned: str | None) -> Report:
     if KEYS in members:
         _check_content(members, digests, envelopes, report)
     else:
-        _check_erased(members, envelopes)
+        _check_erased(members, envelopes, report)
     seq = report.promise.reply.seq if report.promise is not None and report.promise.reply is not None else 1
     if leaves[seq - 1] >= first.size:
         raise Invalid(FIRST_CHECKPOINT, f"does not cover event {seq}")
@@ -1111,11 +1118,13 @@ def _dated(members: dict[str, memoryview], checkpoint: Checkpoint, key: Key) -> 
     return dated
 
 
-def _check_erased(members: dict[str, memoryview], envelopes: Sequence[Envelope]) -> None:
+def _check_erased(members: dict[str, memoryview], envelopes: Sequence[Envelope], report: Report) -> None:
     if not any(envelope.type == "record.erased" for envelope in envelopes):
         raise Invalid(KEYS, "is missing, and the person was not erased")
     for name in sorted(members.keys() - ALWAYS - DATED):
         raise Invalid(name, "has no place in the bundle of an erased person")
+    if report.missing:
+        raise Invalid(MANIFEST, "calls something missing that an erased person has not")
 
 
 def _check_content(
@@ -1149,7 +1158,10 @@ def _check_content(
                 raise Invalid(name, "is not what the events say")
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise Invalid(EVENTS, f"an event is not of the form that it has: {type(error).__name__}: {error}") from error
-    expected |= ALWAYS | READABLE | MAY_BE_MISSING | DATED
+    may_be_missing = expected | MAY_BE_MISSING
+    for name in sorted(report.missing.keys() - may_be_missing):
+        raise Invalid(MANIFEST, f"calls {name!r:.100} missing, which no event speaks of")
+    expected = may_be_missing | ALWAYS | READABLE | DATED
     for name in sorted(members.keys() - expected):
         raise Invalid(name, "has no place in the bundle: no event speaks of it")
     for name in sorted(expected - members.keys() - report.missing.keys() - DATED):
@@ -1166,20 +1178,30 @@ def _check_sounds(
     members: dict[str, memoryview], digests: dict[str, str], events: Sequence[Event], report: Report
 ) -> set[str]:
     """Recordings and prompts. Returns the members that the events speak of."""
-    expected: set[str] = set()
+    utterances = grouped(events, "utterance.heard", "call_id")
+    prompts = {
+        prompt_member(digest): played for digest, played in grouped(events, "prompt.played", "audio_sha256").items()
+    }
+    recordings = {
+        recording_member(call_id): kept[-1] for call_id, kept in grouped(events, "recording.kept", "call_id").items()
+    }
+    for member, kept in recordings.items():
+        if member in members:
+            heard = utterances.get(kept.body["call_id"], [])
+            report.recordings.append(check_recording(member, members[member], digests[member], kept, heard))
+    for member, played in prompts.items():
+        if member in members:
+            check_prompt(member, members[member], played)
+    return {*prompts, *recordings}
+
+
+def grouped(events: Iterable[Event], kind: str, name: str) -> dict[str, list[Event]]:
+    """The events of *kind* by what they call *name*, in their order."""
+    found: dict[str, list[Event]] = {}
     for event in events:
-        if event.of("recording.kept"):
-            member = recording_member(event.body["call_id"])
-            if member in members and member not in expected:
-                report.recordings.append(check_recording(member, members[member], digests[member], event, events))
-            expected.add(member)
-        elif event.of("prompt.played"):
-            digest = event.body["audio_sha256"]
-            member = prompt_member(digest)
-            if member in members and member not in expected:
-                check_prompt(member, members[member], digest, events)
-            expected.add(member)
-    return expected
+        if event.of(kind):
+            found.setdefault(_text(EVENTS, event.body[name]), []).append(event)
+    return found
 
 
 def _check_dialplan(members: dict[str, memoryview], digests: dict[str, str], promise: Promise) -> None:

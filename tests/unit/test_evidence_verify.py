@@ -49,6 +49,7 @@ from hypothesis import strategies as st
 
 from gateway.consent import events as ev
 from gateway.consent.disclosure import MANDATORY
+from gateway.consent.record import replay
 from gateway.evidence import verify_evidence as evidence
 from gateway.evidence.press import press
 from gateway.ledger import merkle
@@ -508,6 +509,66 @@ class TestPromise:
         second = [e for e in again.confirmed() if e.type != "prompt.played"]
         with pytest.raises(evidence.Invalid, match="not heard before the consent: price, billing"):
             pressed(stage, [*first, ended, *second])
+
+
+MORE: tuple[ev.Event, ...] = (
+    STOPPED, REFUSED, STOPPED.model_copy(update={"verdict": "deny", "aside": False}),
+    ev.UtteranceHeard(call_id=CALL_ID, step="consent", grants_consent=True, verdict="unclear", reason="a hedge"),
+    ev.CallStarted(call_id=CALL_ID, gateway="g1", direction="inbound"),
+    ev.CallStarted(call_id="other", gateway="g1", direction="inbound"),
+    ev.CallEnded(call_id=CALL_ID, outcome="hung_up", reason="", duration_ms=1),
+    ev.CallEnded(call_id=CALL_ID, outcome="machine", reason="", duration_ms=1),
+    ev.CallEnded(call_id="other", outcome="completed", reason="", duration_ms=1),
+    ev.AnswerJudged(call_id=CALL_ID, verdict="machine", reason="a beep", at_ms=1),
+    ev.AnswerJudged(call_id=CALL_ID, verdict="human", reason="a word", at_ms=1),
+    ev.DisclosureUnheard(call_id=CALL_ID, disclosure="price", reason="late"),
+    ev.RecordingFailed(call_id=CALL_ID, reason="disk full"),
+    ev.RecordingKept(call_id=CALL_ID, sha256="0" * 64, duration_ms=1),
+    ev.RecordingKept(call_id="other", sha256="0" * 64, duration_ms=60_000),
+    ev.ChallengeIssued(challenge_id="ch-2", nonce="n", expires_at=START + timedelta(days=1)),
+    ev.ChallengeExpired(challenge_id="ch-1"), ev.ChallengeExpired(challenge_id="ch-2"),
+    ev.ReplyReceived(message_id="r", channel="http", reading="code", matches=True),
+    ev.ReplyReceived(message_id="r", channel="http", reading="code", matches=False),
+    ev.ReplyReceived(message_id="r", channel="http", reading="unreadable", matches=False),
+    ev.ReplyReceived(message_id="r", channel="http", reading="stop", matches=False),
+    ev.OrderWithdrawn(source="api", reason="x"), ev.OrderFrozen(source="api", reason="x"),
+    ev.HoldPlaced(by="x", reason="x"), ev.HoldReleased(by="x", reason="x"), ev.RecordErased(by="x", reason="x"), ev.RecordingListened(call_id=CALL_ID, by="x", purpose="x"),
+)  # fmt: skip
+
+
+def test_the_verifier_and_the_gateway_judge_alike(stage: Scene) -> None:
+    """Two reducers that know nothing of each other, on thousands of histories: lost, doubled, moved and foreign events."""
+    dice = random.Random(17)
+    good = [event for event in stage.confirmed() if event.type not in ("delivery.attempted", "order.provisioned")]
+    counted = {True: 0, False: 0}
+    for _ in range(2500):
+        history = list(good)
+        for _ in range(dice.choice((0, 1, 1, 1, 2, 2, 3, 5))):
+            place = dice.randrange(len(history))
+            match dice.randrange(4):
+                case 0:
+                    del history[place]
+                case 1:
+                    history.insert(dice.randrange(len(history)), history[place])
+                case 2:
+                    history.insert(dice.randrange(len(history)), history.pop(place))
+                case _:
+                    history.insert(place, dice.choice(MORE))
+        record = replay(entries_of(stage.order, history))
+        promise = evidence.keep_promise(rows_of(stage.order, history))
+        told = [event.type for event in history]
+        assert (record.confirmation is not None) == promise.confirmed, told
+        assert (record.state in evidence.CONFIRMED) == (promise.confirmed and promise.frozen is None), told
+        if record.confirmation is not None:
+            ids = (
+                record.confirmation.spoken.event_id,
+                record.confirmation.recording.event_id,
+                record.confirmation.reply.event_id,
+            )
+            proofs = (promise.spoken, promise.recording, promise.reply)
+            assert ids == tuple(event.event_id for event in proofs if event is not None), told
+        counted[promise.confirmed] += 1
+    assert min(counted.values()) > 300, counted
 
 
 class TestSounds:
