@@ -141,7 +141,7 @@ class OrderState(Told):
 class OrderRow(Told):
     order_id: UUID
     tenant: str
-    number: str
+    number: str | None = Field(description="null once the subscriber was erased")
     state: State
     created_at: Stamp
     updated_at: Stamp

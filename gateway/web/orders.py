@@ -85,7 +85,8 @@ class Orders:
                 description="With an `Idempotency-Key` the request may be sent again without fear of a second order: the first answer "
                 "comes again, marked `Idempotency-Replayed: true`.",
                 scope="orders:write", body=NewOrder, noun="order", headers=(idempotency.HEADER,),
-                errors={400: "a malformed Idempotency-Key", 409: "a request with this Idempotency-Key is under way"},
+                errors={400: "a malformed Idempotency-Key", 409: "a request with this Idempotency-Key is under way",
+                        410: "the order that this request made was erased"},
             ),
             Route(
                 "GET", "/v1/orders", self.page, "listOrders", "List orders, the newest first", "orders",
@@ -129,6 +130,8 @@ class Orders:
             made = await claim.order_made() if claim else None
             if made is None:
                 request = await self._complete(connection, call.tenant, asked)
+                # a number that is blocked at this moment is blocked for this order, or this order is ended by that
+                await connection.execute(sql("lock_number"), request.subscriber.number)
                 record = await self._engine.create_within(connection, request, call.tenant, self._admissible(request))
                 if claim is not None:
                     await claim.keep(record.order.order_id, self._now())
