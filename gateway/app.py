@@ -33,7 +33,8 @@ from gateway.provisioning.guard import Guard
 from gateway.provisioning.signature import read_secret, verify
 from gateway.retention import Archive
 from gateway.secret_files import code_secret, keyring
-from gateway.settings import Settings, split_host_port
+from gateway.settings import Settings
+from gateway.settings_sections import split_host_port
 from gateway.sms.channel import SmsChannel
 from gateway.sms.http import HttpSms
 from gateway.sms.sip_message import SipMessageSms

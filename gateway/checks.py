@@ -16,7 +16,8 @@ from gateway.house import NO_ORDER, House, load_house
 from gateway.provisioning.errors import BadSecret, TargetRefused
 from gateway.provisioning.guard import Guard
 from gateway.provisioning.signature import read_secret, read_signing_key
-from gateway.settings import Settings, split_host_port
+from gateway.settings import Settings
+from gateway.settings_sections import split_host_port
 from gateway.speech.errors import GrammarTooLarge, ModelMissing, SpeechError, UnknownWords
 from gateway.speech.models import ModelSource, check_words, read_vocabulary
 from gateway.store.database import address

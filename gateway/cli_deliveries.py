@@ -21,7 +21,7 @@ from gateway.cli_common import FAULT, AsJson, Config, complain, err, fail, out, 
 from gateway.consent.events import WebhookKind
 from gateway.engine import Engine
 from gateway.reconciliation import Reconciliation
-from gateway.settings import MAIN_ENDPOINT
+from gateway.settings_sections import MAIN_ENDPOINT
 from gateway.store import deliveries as rows
 
 app = typer.Typer(no_args_is_help=True, help="Webhooks to billing systems: list them, look at them, post them again.")

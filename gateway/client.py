@@ -7,7 +7,7 @@ from http.client import HTTPConnection, HTTPException
 from types import TracebackType
 from typing import Any, Self
 
-from gateway.settings import split_host_port
+from gateway.settings_sections import split_host_port
 from gateway.store.errors import StoreError
 
 

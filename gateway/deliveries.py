@@ -23,7 +23,7 @@ from gateway.consent.record import CONFIRMED, Record
 from gateway.ledger.sealing import events_key, seal, unseal
 from gateway.provisioning.delivery import Answer, Endpoint, Poster
 from gateway.provisioning.schedule import next_delay_s
-from gateway.settings import MAIN_ENDPOINT
+from gateway.settings_sections import MAIN_ENDPOINT
 from gateway.store import deliveries as rows
 from gateway.store import ledger
 from gateway.store.database import Connection, sql

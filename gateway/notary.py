@@ -12,7 +12,7 @@ import structlog
 
 from gateway.ledger.errors import BadTimestamp
 from gateway.ledger.sealing import Keyring
-from gateway.settings import Ledger
+from gateway.settings_sections import Ledger
 from gateway.store import tree
 from gateway.store.database import Database, sql
 

@@ -23,7 +23,8 @@ from gateway.consent.record import Record, replay
 from gateway.engine import Engine
 from gateway.ledger.errors import LedgerError
 from gateway.ledger.sealing import recording_key
-from gateway.settings import Recordings, Settings
+from gateway.settings import Settings
+from gateway.settings_sections import Recordings
 from gateway.store.database import sql
 from gateway.store.errors import ErasedRecord
 from gateway.telephony.errors import BadRecording

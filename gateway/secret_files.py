@@ -8,7 +8,8 @@ import secrets
 from pathlib import Path
 
 from gateway.ledger.sealing import Keyring
-from gateway.settings import SHORTEST_SECRET, Settings, SettingsError
+from gateway.settings import Settings, SettingsError
+from gateway.settings_sections import SHORTEST_SECRET
 
 CODE_SECRET_FILE = "code-secret"  # noqa: S105 - file names
 LEDGER_SECRET_FILE = "ledger-secret"  # noqa: S105

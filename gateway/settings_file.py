@@ -11,6 +11,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from gateway.settings import Settings
+from gateway.settings_sections import Section
 
 
 def commented_toml() -> str:
@@ -32,7 +33,7 @@ def _section(model: type[BaseModel], path: str) -> Iterator[str]:
         yield f"#{key} = {_toml(_default(field))}"
     for where, inner, repeated in nested:
         yield ""
-        if inner.__doc__ and inner.__module__ == Settings.__module__ and not inner.__doc__.startswith("!!! abstract"):
+        if inner.__doc__ and inner.__module__ == Section.__module__ and not inner.__doc__.startswith("!!! abstract"):
             yield f"# {inner.__doc__.splitlines()[0]}"
         yield f"#[[{where}]]" if repeated else f"[{where}]" if not _optional(model, where) else f"#[{where}]"
         yield from _section(inner, where)

@@ -14,7 +14,8 @@ from urllib.parse import unquote
 import phonenumbers
 
 from gateway.consent.order import normalise_number
-from gateway.settings import LineSettings, Settings, Sip, split_host_port
+from gateway.settings import Settings
+from gateway.settings_sections import LineSettings, Sip, split_host_port
 from gateway.telephony.admission import Admission, Destinations
 from gateway.telephony.agent import UserAgent
 from gateway.telephony.auth import Credentials, DigestServer

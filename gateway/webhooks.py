@@ -14,7 +14,8 @@ from gateway.consent.proofs import Confirmation
 from gateway.consent.record import Record
 from gateway.provisioning.delivery import Endpoint
 from gateway.provisioning.signature import Signer, read_secret, read_signing_key
-from gateway.settings import MAIN_ENDPOINT, Settings
+from gateway.settings import Settings
+from gateway.settings_sections import MAIN_ENDPOINT
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ from gateway.provisioning.guard import Guard
 from gateway.provisioning.schedule import RETRY_DELAYS_S
 from gateway.provisioning.signature import Signer
 from gateway.resources import data_folder
-from gateway.settings import MAIN_ENDPOINT
+from gateway.settings_sections import MAIN_ENDPOINT
 from gateway.store import tree
 from gateway.store.database import Database
 from gateway.store.jobs import JobRunner, Kind
