@@ -363,6 +363,15 @@ class Engine:
                 case IssueChallenge():
                     pass  # answered by append_within with challenge.issued, in this same transaction
 
+    async def withdraw_if_blocked(self, record: Record) -> bool:
+        """Whether the order is of a number that is not to be called (rule R11): it may have come on the list since."""
+        async with self.database.pool.acquire() as connection:
+            if not await connection.fetchval(sql("is_blocked"), record.order.subscriber.number):
+                return False
+        event = ev.OrderWithdrawn(source="do_not_call", reason="the number asked not to be called again")
+        await self.append(record.order.order_id, event)
+        return True
+
     async def end_orders_of(self, connection: Connection, number: str, *, but: str = "") -> None:
         """Who asks not to be called again is asked about nothing else either."""
         event = ev.OrderWithdrawn(source="do_not_call", reason="the number asked not to be called again")

@@ -29,14 +29,21 @@ def close(entry: Entry, previous: str, key: bytes) -> tuple[str, Entry]:
 
 
 def open_envelope(envelope: str, key: bytes) -> tuple[Entry, str]:
-    """The entry in *envelope* with its hash, and the hash that it follows. Raises Unsealable, pydantic.ValidationError."""
+    """The entry in *envelope* with its hash, and the hash that it follows. Raises Unsealable."""
     try:
         body: dict[str, Any] = json.loads(envelope)
-        event = json.loads(open_payload(body, key))
         facts, previous = {name: body[name] for name in ("order_id", "seq", "event_id", "at")}, str(body["previous"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise Unsealable(f"the envelope cannot be read: {error}") from error
-    return Entry.model_validate(facts | {"event": event, "hash": digest(envelope.encode())}), previous
+        plain = open_payload(body, key)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Unsealable(f"the envelope cannot be read: {error!r}") from error
+    what = f"what is sealed in event {body['seq']} of order {body['order_id']}"
+    try:
+        entry = Entry.model_validate(facts | {"event": json.loads(plain), "hash": digest(envelope.encode())})
+    except (ValueError, RecursionError):  # the words of the error would be the subscriber's
+        raise Unsealable(f"{what} is no event that this version knows") from None
+    if entry.event.type != body["type"]:
+        raise Unsealable(f"{what} is of type {entry.event.type}, not {body['type']}")
+    return entry, previous
 
 
 def open_payload(body: dict[str, Any], key: bytes) -> bytes:
