@@ -30,6 +30,8 @@ BODY_S = 20.0
 
 CHALLENGE: dict[str, str] = {hdrs.WWW_AUTHENTICATE: 'Bearer realm="consent-gateway"'}
 HEADERS: web.RequestKey[dict[str, str]] = web.RequestKey("answer.headers", dict)
+REFUSED = (401, 403, 429)
+NOBODY: Mapping[str, Any] = {"tenant": None, "key_id": None}
 SAFE: dict[str, str] = {hdrs.CACHE_CONTROL: "no-store", "X-Content-Type-Options": "nosniff"}
 
 
@@ -54,11 +56,17 @@ class Gate:
     def guard(self, route: Route) -> Handler:
         """The aiohttp handler of *route*."""
 
-        async def open_to_all(request: web.Request) -> web.StreamResponse:
+        async def unkeyed(request: web.Request) -> web.StreamResponse:
             return await route.handler(await self._checked(request, route, None))
 
+        async def open_to_all(request: web.Request) -> web.StreamResponse:
+            answer = await settle(request, unkeyed)
+            if answer.status in REFUSED:  # a signature that is not right
+                await self._write_down(request, route, answer.status, NOBODY)
+            return answer
+
         async def guarded(request: web.Request) -> web.StreamResponse:
-            seen: dict[str, Any] = {"tenant": None, "key_id": None}
+            seen = dict(NOBODY)
             answer = await settle(request, lambda request: self._let_in(request, route, seen))
             await self._write_down(request, route, answer.status, seen)
             return answer
@@ -105,7 +113,7 @@ class Gate:
     async def _write_down(self, request: web.Request, route: Route, status: int, seen: Mapping[str, Any]) -> None:
         """An audit that cannot be written is told in the log: what was done stands in the ledger anyway."""
         remote = remote_of(request)
-        if status in (401, 403, 429) and self._refusals.take(str(seen["key_id"] or network_of(remote))):
+        if status in REFUSED and self._refusals.take(str(seen["key_id"] or network_of(remote))):
             return
         row = access.AuditRow(
             at=self._now(), method=request.method, route=route.path, order_id=_order_of(request), status=status,

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from api_server import KEYS, NUMBER, OTHER, START, Server, serving
+from api_server import KEYS, NUMBER, OTHER, SMS_KEY, START, Server, serving
 
 from gateway.access import SCOPES, create_key
 from gateway.demo.orders import sample_order
@@ -54,6 +54,12 @@ class TestWhatIsWrittenDown:
         row = await server.engine.database.pool.fetchrow("SELECT * FROM consent.audit ORDER BY audit_id LIMIT 1")
         assert row is not None
         assert (None, None, 401, "127.0.0.1") == (row["tenant"], row["key_id"], row["status"], row["remote"])
+
+    async def test_a_message_whose_signature_is_not_right_is_written_down(self, server: Server) -> None:
+        message = {"from": NUMBER, "text": "123456", "message_id": "1"}
+        assert [200, 401] == [(await server.sms(message, key=key))[0] for key in (SMS_KEY, b"x" * 32)]
+        rows = await server.engine.database.pool.fetch("SELECT tenant, route, status FROM consent.audit")
+        assert [(None, "/v1/sms/inbound", 401)] == [tuple(row) for row in rows]
 
     async def test_a_looking_at_the_audit_is_in_it(self, server: Server) -> None:
         await audit(server)
