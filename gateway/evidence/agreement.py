@@ -137,8 +137,7 @@ def terms(offer: Offer, pack: LanguagePack, words: Wording) -> list[tuple[str, s
             period=slots["period"], price=reduced, ends_on=ends_on, price_after=slots["price"]
         )
     if offer.trial is not None:
-        ends_on = forms.written_date(offer.trial.ends_on, language)
-        trial = words.words.trial.format(period=slots["period"], ends_on=ends_on, price_after=slots["price"])
+        trial = words.words.trial.format(ends_on=forms.written_date(offer.trial.ends_on, language))
     months = forms.written_months(offer.term_months, language) if offer.term_months else words.words.no_term
     texts = {
         "offer": offer.name,
