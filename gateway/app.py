@@ -167,6 +167,7 @@ class Gateway:
         key = read_secret(secret) if secret else None
         offered = Offered(self.house.dialplans, frozenset(self.house.listeners))
         library = library_of(settings)
+        await asyncio.to_thread(library.tidy)
         await asyncio.to_thread(library.keep_dialplans)
         api = Api(
             self.engine, offered, self._dial, keys,

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import contextlib
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -45,6 +46,8 @@ PRESS_S = 600.0
 MOST_AT_ONCE = 2
 """Pressing processes at a time; who asks for more bundles waits."""
 ERASED = "erased"
+UNSENT = ".evidence-"
+"""How the folders of bundles that are about to be sent begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,12 @@ class Library:
     @property
     def kept_dialplans(self) -> Path:
         return self.data_dir / "dialplans"
+
+    def tidy(self) -> None:
+        """Remove what a gateway that was killed left of bundles it was about to send: they can be read by who reads the disk."""
+        for folder in self.data_dir.glob(f"{UNSENT}*"):
+            shutil.rmtree(folder, ignore_errors=True)
+            log.warning("evidence.unsent_removed", folder=folder.name)
 
     def keep_dialplans(self) -> None:
         """Keep every script by its hash: an order is bound to the one it was made with, however it is changed later."""
@@ -138,7 +147,7 @@ class Exporter:
     async def exported(self, order_id: str, *, by: str, purpose: str) -> AsyncIterator[Exported]:
         """The bundle in a file that is gone afterwards; nobody else can read it. Raises as :meth:`export` does."""
         self._library.data_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".evidence-", dir=self._library.data_dir) as folder:
+        with tempfile.TemporaryDirectory(prefix=UNSENT, dir=self._library.data_dir) as folder:
             yield await self.export(order_id, Path(folder) / f"evidence-{order_id}.zip", by=by, purpose=purpose)
 
     async def _note(self, order_id: str, by: str, purpose: str) -> bytes | None:

@@ -365,6 +365,15 @@ async def test_a_bundle_to_be_sent_is_gone_afterwards(engine: Engine, exporter: 
     assert not path.parent.exists()
 
 
+def test_what_a_killed_gateway_did_not_send_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    left = tmp_path / ".evidence-abc"
+    left.mkdir()
+    (left / "evidence-x.zip").write_bytes(b"personal")
+    (tmp_path / "recordings").mkdir()
+    library(tmp_path).tidy()
+    assert ["recordings"] == [path.name for path in tmp_path.iterdir()]
+
+
 @pytest.fixture
 async def settings_file(dsn: str, tmp_path: Path) -> Path:
     """The settings of a gateway on the test's database, with the ledger secret of its engine."""
