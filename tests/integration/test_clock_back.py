@@ -25,7 +25,7 @@ from gateway.engine import Engine
 from gateway.ledger import merkle, note
 from gateway.lost_calls import close_lost_calls
 from gateway.notary import Notary
-from gateway.settings import Ledger
+from gateway.settings_sections import Ledger
 from gateway.store import tree
 from gateway.store.database import Database
 from gateway.store.jobs import Job, JobRunner, Kind

@@ -20,7 +20,7 @@ from gateway.ledger import merkle, note
 from gateway.ledger.errors import BadTimestamp
 from gateway.ledger.timestamping import Question, check_token, read_roots
 from gateway.notary import LARGEST_ANSWER, Notary
-from gateway.settings import Ledger
+from gateway.settings_sections import Ledger
 from gateway.store import tree
 from gateway.store.postgres import Endpoint
 

@@ -11,7 +11,8 @@ import pytest
 
 from gateway.ledger.sealing import Keyring
 from gateway.secret_files import CODE_SECRET_FILE, LEDGER_SECRET_FILE, code_secret, keyring
-from gateway.settings import SHORTEST_SECRET, Settings, SettingsError, load_settings
+from gateway.settings import Settings, SettingsError, load_settings
+from gateway.settings_sections import SHORTEST_SECRET
 
 GIVEN = "given by the operator, long enough"
 
