@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -53,16 +54,17 @@ def checkpoint(config: Config = None) -> None:
 @app.command("verify")
 def verify(
     key: Annotated[str, typer.Option("--key", help="verify by this key, as printed earlier [default: our own]")] = "",
-    sealed: Annotated[
-        bool, typer.Option("--sealed", help="open no payload: for whoever has the database and not the ledger's secret")
-    ] = False,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option("--checkpoint", help="a checkpoint that was published: the ledger must still be what it was of"),
+    ] = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Read the whole ledger and make every hash, chain, node and checkpoint anew. Exit code 1 when one does not hold."""
     settings = settings_of(config)
     verifier = parse_verifier(key) if key else _verifier(config)
-    roots = _roots(settings)
+    roots, published = _roots(settings), [_read(file) for file in checkpoint or ()]
     with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("reading", total=None)
 
@@ -71,7 +73,7 @@ def verify(
                 progress.update(task, completed=done, total=total)
 
         async def run(engine: Engine) -> Audit:
-            return await audit(engine.database, verifier, show, keyring=None if sealed else engine.keyring, roots=roots)
+            return await audit(engine.database, engine.keyring, verifier, show, roots=roots, published=published)
 
         found = with_engine(config, run)
     if as_json:
@@ -137,6 +139,13 @@ def erase(
             f"call {one.call_id}: its files lie with gateway {one.gateway}, unreadable, and go with its next daily purge",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"{file}: {error}")
 
 
 def _roots(settings: Settings) -> list[x509.Certificate]:

@@ -173,6 +173,12 @@ class Engine:
         async with self.database.transaction() as connection:
             await self._erasable(connection, order_id)
 
+    async def forget_erased(self) -> None:
+        """Drop from memory what is left there of people whom another gateway has erased."""
+        known = [UUID(order_id) for order_id in self._tails]
+        for row in await self.database.pool.fetch(sql("orders_without_key"), known):
+            self._tails.pop(str(row["order_id"]), None)
+
     async def _erasable(self, connection: Connection, order_id: str) -> list[tuple[str, str]]:
         """The calls of a record that may be erased, each with the gateway that ran it; nobody else appends meanwhile."""
         record = (await self._locked_tail(connection, order_id)).record
@@ -323,6 +329,7 @@ class Engine:
         kept = self._tails.get(order_id)
         if kept is not None and kept.hash == await ledger.last_hash(connection, order_id):
             return kept
+        self._tails.pop(order_id, None)
         key = events_key(await ledger.record_key(connection, self.keyring, order_id))
         entries = await ledger.load_entries(connection, order_id, key)
         last = entries[-1]

@@ -20,7 +20,7 @@ from gateway.ledger import merkle, note
 from gateway.ledger.envelope import open_payload
 from gateway.ledger.errors import BadNote, BadTimestamp, Unsealable
 from gateway.ledger.merkle import Hash, Node
-from gateway.ledger.note import Verifier
+from gateway.ledger.note import Checkpoint, Verifier
 from gateway.ledger.sealing import Keyring, events_key
 from gateway.ledger.timestamping import check_token
 from gateway.store.database import Connection, Database, sql
@@ -50,12 +50,14 @@ class Audit:
 
 
 async def audit(
-    database: Database, verifier: Verifier, progress: Progress, *, keyring: Keyring | None = None,
-    roots: Sequence[x509.Certificate] = (),
+    database: Database, keyring: Keyring, verifier: Verifier, progress: Progress, *,
+    roots: Sequence[x509.Certificate] = (), published: Sequence[str] = (),
 ) -> Audit:  # fmt: skip
-    """Read all of it, as it stood when this began. With *keyring* every payload is opened, too; with *roots* every time stamp is
-    verified.
+    """Read all of it, as it stood when this began. With *roots* every time stamp is verified; *published* are checkpoints, in their
+    signed notes, that somebody has kept: the ledger must still be what they were of. Raises BadNote for one that *verifier* has not
+    signed.
     """
+    kept = [note.parse_checkpoint(note.verify(text, verifier)) for text in published]
     found = Audit()
     async with (
         database.pool.acquire() as connection,
@@ -69,7 +71,7 @@ async def audit(
             progress(found.events, total)
         chains.end()
         nodes, checkpoints = await _Rows.open(connection, "all_nodes"), await _Rows.open(connection, "all_checkpoints")
-        tree = _Tree(found, verifier, list(roots), nodes, checkpoints)
+        tree = _Tree(found, verifier, list(roots), nodes, checkpoints, kept)
         async for row in connection.cursor(sql("all_leaves"), prefetch=ROWS_AT_ONCE):
             await tree.see(row)
             progress(found.events + found.leaves, total)
@@ -107,7 +109,7 @@ class _Rows:
 class _Chains:
     """Rows of events, record by record."""
 
-    def __init__(self, found: Audit, keyring: Keyring | None) -> None:
+    def __init__(self, found: Audit, keyring: Keyring) -> None:
         self._found = found
         self._keyring = keyring
         self._order, self._seq, self._hash, self._type = "", 0, "", ""
@@ -138,7 +140,7 @@ class _Chains:
     def _begin(self, row: Any) -> None:
         self._order, self._seq, self._hash, self._type = str(row["order_id"]), 0, "", ""
         self._wrapped, self._key = row["wrapped"], None
-        if self._keyring is None or self._wrapped is None:
+        if self._wrapped is None:
             return
         try:
             self._key = events_key(self._keyring.unwrap(self._wrapped, self._order))
@@ -170,13 +172,15 @@ class _Tree:
     """Leaves in their order, folded; every node is compared, and at the size of each checkpoint the root."""
 
     def __init__(
-        self, found: Audit, verifier: Verifier, roots: list[x509.Certificate], nodes: _Rows, checkpoints: _Rows
-    ) -> None:
+        self, found: Audit, verifier: Verifier, roots: list[x509.Certificate], nodes: _Rows, checkpoints: _Rows,
+        published: Sequence[Checkpoint],
+    ) -> None:  # fmt: skip
         self._found = found
         self._verifier = verifier
         self._roots = roots
         self._nodes = nodes
         self._checkpoints = checkpoints
+        self._published = sorted(published, key=lambda checkpoint: checkpoint.size, reverse=True)
         self._size = 0
         self._peaks: dict[Node, Hash] = {}
         self._agreed = 0
@@ -195,6 +199,8 @@ class _Tree:
         if self._checkpoints.next is not None:
             size = self._checkpoints.next["size"]
             self._found.fault(f"the checkpoint of {size} leaves is of more than there are: {self._size}")
+        for kept in self._published:
+            self._found.fault(f"the published checkpoint of {kept.size} leaves is of more than there are: {self._size}")
         while self._nodes.next is not None:
             await self._take_stranger()
         if nodes != self._nodes.taken:
@@ -213,6 +219,10 @@ class _Tree:
             self._found.checkpoints += 1
             for fault in self._faults_of(signed):
                 self._found.fault(f"the checkpoint of {signed['size']} leaves {fault}")
+        while self._published and self._published[-1].size <= self._size:
+            kept = self._published.pop()
+            if kept.root != self._root():
+                self._found.fault(f"the published checkpoint of {kept.size} leaves has another root than the events")
 
     async def _compare(self, node: Node, hashed: Hash) -> None:
         """Both come in the order in which they become whole."""
@@ -244,7 +254,7 @@ class _Tree:
             yield f"says that it is of {checkpoint.size} leaves of {checkpoint.origin}"
         elif self._astray:
             return  # said once: every later root has the same fault in it
-        elif checkpoint.root != merkle.root(self._size, self._peaks.__getitem__):
+        elif checkpoint.root != self._root():
             self._astray = True
             yield (
                 f"has another root than the events: something before leaf {signed['size']} was changed after it was signed"
@@ -252,6 +262,9 @@ class _Tree:
             )
         else:
             self._agreed = signed["size"]
+
+    def _root(self) -> Hash:
+        return merkle.root(self._size, self._peaks.__getitem__)
 
     def _faults_of_stamp(self, signed: Any) -> Iterator[str]:
         data = signed["note"].encode()

@@ -173,9 +173,10 @@ class Archive:
         return gone
 
     async def sweep(self) -> int:
-        """Delete what is left here of the calls of people who were erased; how many there were. What cannot be is logged, and tried
-        again the next time.
+        """Let go of people who were erased: what lies here of their calls is deleted, what the engine remembers is dropped. How many
+        calls there were; what cannot be deleted is logged, and tried again the next time.
         """
+        await self._engine.forget_erased()
         pool, swept = self._engine.database.pool, 0
         for row in await pool.fetch(sql("erased_calls"), self._gateway):
             try:

@@ -12,3 +12,7 @@ SELECT call_id FROM consent.erased_calls WHERE gateway = $1 ORDER BY call_id;
 
 -- name: forget_erased_call
 DELETE FROM consent.erased_calls WHERE gateway = $1 AND call_id = $2;
+
+-- name: orders_without_key
+SELECT order_id FROM unnest($1::uuid[]) AS known (order_id)
+WHERE NOT EXISTS (SELECT FROM consent.record_keys WHERE record_keys.order_id = known.order_id);
