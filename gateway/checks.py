@@ -8,11 +8,14 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 from pydantic import SecretStr
 
 from gateway.house import NO_ORDER, House, load_house
+from gateway.ledger.errors import BadTimestamp
+from gateway.ledger.timestamping import read_roots
 from gateway.provisioning.errors import BadSecret, TargetRefused
 from gateway.provisioning.guard import Guard
 from gateway.provisioning.signature import read_secret, read_signing_key
@@ -31,6 +34,7 @@ def static_faults(settings: Settings) -> list[str]:
     house, faults = load_house(settings)
     faults += _secrets(settings)
     faults += _webhooks(settings)
+    faults += _time_stamps(settings)
     faults += _sip(settings)
     for language, spec in settings.speech.models.items():
         try:
@@ -182,6 +186,26 @@ def _webhooks(settings: Settings) -> list[str]:
                 guard.check(url)
             except TargetRefused as error:
                 faults.append(f"{name}url: {error}")
+    return faults
+
+
+def _time_stamps(settings: Settings) -> list[str]:
+    """Whether checkpoints can be dated, where they are to be; whether the authority answers is seen when it is asked."""
+    ledger = settings.ledger
+    if not ledger.timestamp_url or ledger.timestamp_ca is None:
+        return []
+    faults = []
+    if importlib.util.find_spec("rfc3161_client") is None:
+        faults.append(
+            "ledger.timestamp_url: rfc3161-client is not installed; pip install 'consent-gateway[timestamps]', or leave it empty"
+        )
+    url = urlsplit(ledger.timestamp_url)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        faults.append(f"ledger.timestamp_url: {ledger.timestamp_url!r} is no http:// or https:// address")
+    try:
+        read_roots(ledger.timestamp_ca)
+    except (OSError, BadTimestamp) as error:
+        faults.append(f"ledger.timestamp_ca: {error}; name the PEM file that the authority publishes")
     return faults
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -15,11 +16,13 @@ from authority import Authority, answer_to, make_authority, open_authority, repl
 from engines import KEYRING, START, Clock, challenged, confirmed, count, ordered
 from structlog.testing import capture_logs
 
+from gateway.checks import static_faults
 from gateway.engine import Engine
 from gateway.ledger import merkle, note
 from gateway.ledger.errors import BadTimestamp
 from gateway.ledger.timestamping import Question, check_token, read_roots
 from gateway.notary import LARGEST_ANSWER, Notary
+from gateway.settings import load_settings
 from gateway.settings_sections import Ledger
 from gateway.store import tree
 from gateway.store.postgres import Endpoint
@@ -641,3 +644,44 @@ async def _run_only_stamps(notary: Notary, over: asyncio.Event) -> None:
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+class TestTheCheck:
+    """`consent-gateway check`, and `serve` before it starts."""
+
+    def faults(self, folder: Path, **changes: str) -> list[str]:
+        file = folder / "gateway.toml"
+        ledger = {"timestamp_url": "http://tsa.example/", "timestamp_ca": str(folder / "ca.pem")} | changes
+        file.write_text("[ledger]\n" + "".join(f'{name} = "{value}"\n' for name, value in ledger.items()))
+        return [fault for fault in static_faults(load_settings(file)) if fault.startswith("ledger.")]
+
+    def test_what_can_be_dated_is_no_fault(self, vouches: Path) -> None:
+        assert [] == self.faults(vouches.parent)
+
+    def test_without_the_extra_the_mend_is_named(self, vouches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "rfc3161_client", None)
+        [fault] = self.faults(vouches.parent)
+        assert "rfc3161-client is not installed; pip install 'consent-gateway[timestamps]'" in fault
+
+    def test_certificates_that_are_not_there(self, tmp_path: Path) -> None:
+        [fault] = self.faults(tmp_path)
+        assert fault.startswith("ledger.timestamp_ca: ")
+        assert str(tmp_path / "ca.pem") in fault
+
+    @pytest.mark.parametrize(
+        "content", ["", "rubbish", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+    )
+    def test_certificates_that_are_none(self, tmp_path: Path, content: str) -> None:
+        (tmp_path / "ca.pem").write_text(content)
+        [fault] = self.faults(tmp_path)
+        assert f"ledger.timestamp_ca: {tmp_path / 'ca.pem'}: no PEM file of certificates" in fault
+
+    @pytest.mark.parametrize("url", ["tsa.example", "ftp://tsa.example/", "http://", "http:///tsr"])
+    def test_an_address_that_is_none(self, vouches: Path, url: str) -> None:
+        [fault] = self.faults(vouches.parent, timestamp_url=url)
+        assert f"ledger.timestamp_url: {url!r} is no http:// or https:// address" == fault
+
+    def test_a_certificate_that_stands_there_twice_counts_once(self, vouches: Path) -> None:
+        twice = vouches.read_bytes() * 2
+        vouches.write_bytes(twice)
+        assert 1 == len(read_roots(vouches))
