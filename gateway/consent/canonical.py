@@ -44,7 +44,9 @@ def _plain(value: Any) -> Any:
     if kind is int and -_LARGEST_INTEGER <= value <= _LARGEST_INTEGER:
         return value
     if kind is float:
-        if value.is_integer() and abs(value) <= _LARGEST_INTEGER:
+        if value.is_integer():
+            if abs(value) > _LARGEST_INTEGER:
+                raise _Otherwise
             return int(value)
         if _ALIKE[0] <= abs(value) < _ALIKE[1]:
             return value

@@ -23,6 +23,7 @@ json_values = st.recursive(
 @settings(max_examples=1000)
 @given(json_values)
 @example({"\ue000": 1, "\U0001f600": 2, "a": 3})
+@example([2.0**53, -(2.0**53), 2.0**53 - 1, 1e15 + 0.5])
 @example([0.0, -0.0, 1.0, 1e-4, 1e-5, 9.999e-5, 1e15, 1e16, 1e21, 123456789.123, 5e-324, 1.7976931348623157e308])
 @example('\x00\x1f\x7f"\\/\b\f\n\r\t\u2028é가😀')
 def test_it_is_the_librarys_spelling(value: Any) -> None:

@@ -79,6 +79,11 @@ class TestEndpoints:
 
 
 class TestSubscriptions:
+    def test_the_main_endpoint_is_told_to_stop_billing_unless_it_asks_otherwise(self, tmp_path: Path) -> None:
+        assert ("main",) == subscriptions_of(load(tmp_path, TENANT)).of("billing", "consent.frozen")
+        deaf = subscriptions_of(load(tmp_path, TENANT + "webhook_notices = []\n"))
+        assert () == deaf.of("billing", "consent.frozen")
+
     def test_the_main_endpoint_hears_only_what_it_asks_for(self, tmp_path: Path) -> None:
         assert () == subscriptions_of(load(tmp_path, TENANT)).of("billing", "order.provisioned")
         asked = load(tmp_path, TENANT + 'webhook_notices = ["order.provisioned", "order.provisioned"]\n')
@@ -88,9 +93,9 @@ class TestSubscriptions:
     def test_another_hears_every_notice_unless_it_names_some(self, tmp_path: Path) -> None:
         every = subscriptions_of(load(tmp_path, TENANT + CRM))
         kinds = ("consent.refused", "consent.expired", "consent.withdrawn", "consent.frozen", "order.provisioned")
-        assert [("crm",)] * 5 == [every.of("billing", kind) for kind in kinds]
+        assert [("crm",)] * 3 + [("main", "crm"), ("crm",)] == [every.of("billing", kind) for kind in kinds]
         some = subscriptions_of(load(tmp_path, TENANT + CRM + 'events = ["consent.frozen"]\n'))
-        assert [(), (), (), ("crm",), ()] == [some.of("billing", kind) for kind in kinds]
+        assert [(), (), (), ("main", "crm"), ()] == [some.of("billing", kind) for kind in kinds]
 
     def test_tenants_are_apart(self, tmp_path: Path) -> None:
         assert () == subscriptions_of(load(tmp_path, TENANT + CRM)).of("another", "consent.refused")

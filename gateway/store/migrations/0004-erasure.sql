@@ -20,7 +20,10 @@ CREATE FUNCTION consent.erase_record(erased uuid) RETURNS void LANGUAGE plpgsql 
 DECLARE
     known record;
 BEGIN
-    SELECT number, state INTO known FROM consent.orders WHERE order_id = erased FOR NO KEY UPDATE;
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'order % is erased in READ COMMITTED, where a legal hold is seen', erased USING ERRCODE = 'check_violation';
+    END IF;
+    SELECT number, state INTO known FROM consent.orders WHERE order_id = erased FOR UPDATE;
     IF (SELECT type FROM consent.events WHERE order_id = erased ORDER BY seq DESC LIMIT 1) IS DISTINCT FROM 'record.erased' THEN
         RAISE EXCEPTION 'the record of order % does not say that it is erased', erased USING ERRCODE = 'check_violation';
     END IF;
