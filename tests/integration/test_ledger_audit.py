@@ -6,9 +6,7 @@ import asyncio
 import base64
 import gc
 import json
-import os
 import re
-import sys
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +17,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 from authority import make_authority, open_authority
+from commands import Done, command, process
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from engines import KEYRING, START, Clock, challenged, confirmed, count, engine_on, ordered
 
@@ -550,22 +549,15 @@ def config(place: Place, tmp_path: Path) -> Path:
     return file
 
 
+Cli = Callable[..., Awaitable[Done]]
+
+
 @pytest.fixture
-def cli(config: Path) -> Callable[..., Awaitable[tuple[int, str, str]]]:
-    async def run(*arguments: str) -> tuple[int, str, str]:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "gateway.cli", "ledger", *arguments, "--config", str(config),
-            env={**os.environ, "COLUMNS": "80"}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        async with asyncio.timeout(120):
-            out, err = await process.communicate()
-        assert process.returncode is not None
-        return process.returncode, out.decode(), err.decode()
+def cli(config: Path) -> Cli:
+    async def run(*arguments: str) -> Done:
+        return await command(config, "ledger", *arguments)
 
     return run
-
-
-Cli = Callable[..., Awaitable[tuple[int, str, str]]]
 
 
 class TestTheCommandLine:
@@ -614,12 +606,12 @@ class TestTheCommandLine:
             code, json.loads(out),
         )  # fmt: skip
 
-    async def test_verify_names_each_fault_on_a_line_and_exits_1(self, place: Place, cli: Cli) -> None:
+    async def test_verify_names_each_fault_on_a_line_and_exits_1(self, place: Place, config: Path) -> None:
         found = await place.tamper("UPDATE consent.nodes SET hash = sha256('forged') WHERE (level, place) = (2, 1)")
-        code, out, err = await cli("verify")
+        code, out, err = await process(config, "ledger", "verify")
         assert (1, [f"✗ {fault}" for fault in found.faults]) == (code, err.splitlines())
         assert out.startswith("✗ 38 events")
-        code, out, err = await cli("verify", "--json")
+        code, out, err = await process(config, "ledger", "verify", "--json")
         assert (1, found.faults, "") == (code, json.loads(out)["faults"], err)
 
     async def test_verify_by_a_key_that_was_kept(self, cli: Cli) -> None:
