@@ -125,8 +125,8 @@ class Gateway:
         sms = self._sms(session, board)
         deliveries = await self._deliveries()
         effects = Effects(self.engine, self.house, self.calls, sms, deliveries, most_calls=settings.sip.most_calls)
-        runner = JobRunner(database, effects.kinds())
-        runner.start()
+        runner = JobRunner(database, effects.kinds(), settings.gateway)
+        await runner.start()
         push(runner.stop)
         self.agent.on_invite = self.calls.on_invite
         self.agent.on_message = self._on_message

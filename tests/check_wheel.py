@@ -14,7 +14,9 @@ def missing(wheel: Path) -> list[str]:
     wanted = [
         f"gateway/data/{path.relative_to(ROOT)}" for folder in ("prompts", "dialplans") for path in _files(folder)
     ]
-    wanted += [str(path.relative_to(ROOT)) for folder in ("store", "demo", "evidence") for path in _files(f"gateway/{folder}")]
+    wanted += [
+        str(path.relative_to(ROOT)) for folder in ("store", "demo", "evidence") for path in _files(f"gateway/{folder}")
+    ]
     carried = set(zipfile.ZipFile(wheel).namelist())
     return [name for name in wanted if name not in carried]
 

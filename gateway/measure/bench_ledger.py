@@ -120,8 +120,8 @@ class Bench:
             endpoints = {("bench", MAIN_ENDPOINT): Endpoint(url, Signer(b"k" * 32))}
             deliveries = Deliveries(self.engine, endpoints, poster, now=_now, random=random.random)
             kind = Kind(deliveries.attempt, backoff_s=RETRY_DELAYS_S, most=MOST_AT_ONCE)
-            jobs = JobRunner(self.database, {JOB: kind})
-            jobs.start()
+            jobs = JobRunner(self.database, {JOB: kind}, "bench")
+            await jobs.start()
             stack.push_async_callback(jobs.stop)
             for done in range(orders):
                 record = await self.order()

@@ -71,18 +71,22 @@ async def enqueue(
 
 
 class JobRunner:
-    """Runs due jobs until it is stopped; wakes at once when one is enqueued anywhere."""
+    """Runs due jobs until it is stopped; wakes at once when one is enqueued anywhere. *gateway* is its name: what it had claimed when
+    it last died is due at once.
+    """
 
-    def __init__(self, database: Database, kinds: dict[str, Kind]) -> None:
+    def __init__(self, database: Database, kinds: dict[str, Kind], gateway: str) -> None:
         self._pool = database.pool
         self._database = database
         self._kinds = kinds
+        self._gateway = gateway
         self._wake = asyncio.Event()
         self._stopping = False
         self._running: dict[asyncio.Task[None], str] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self) -> None:
+    async def start(self) -> None:
+        await self._pool.execute(sql("take_over"), self._gateway)
         self._tasks = [asyncio.create_task(self._loop()), asyncio.create_task(self._listen())]
 
     async def stop(self, grace_s: float = 10.0) -> None:
@@ -136,7 +140,7 @@ class JobRunner:
         if not free:
             return POLL_S
         lease = timedelta(seconds=LEASE_S)
-        rows = await self._pool.fetch(sql("claim"), list(free), list(free.values()), lease)
+        rows = await self._pool.fetch(sql("claim"), list(free), list(free.values()), lease, self._gateway)
         for row in rows:
             job = Job(row["job_id"], row["kind"], json.loads(row["payload"]), row["attempts"], row["token"])
             task = asyncio.create_task(self._run(job))

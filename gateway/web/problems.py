@@ -10,6 +10,7 @@ from aiohttp import hdrs, web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.consent.errors import Fault, OrderRefused
+from gateway.store.database import UNREACHABLE
 from gateway.store.errors import ErasedRecord, UnknownDelivery, UnknownOrder
 
 log = structlog.get_logger(__name__)
@@ -72,6 +73,9 @@ async def settle(request: web.Request, handler: Handler) -> web.StreamResponse:
         return problem(error.status, error.title, error.faults, error.headers)
     except OrderRefused as error:
         return problem(422, "the order is refused", error.faults)
+    except UNREACHABLE as error:
+        log.error("api.no_database", method=request.method, error=str(error))
+        return problem(503, "the database is away; try again", headers={hdrs.RETRY_AFTER: "5"})
     except (UnknownOrder, UnknownDelivery) as error:
         return problem(404, str(error))
     except ErasedRecord as error:

@@ -202,8 +202,8 @@ class Driver:
         """As the gateway does, until the outside has no more to say and all is done."""
         await close_lost_calls(self._engine, Path(self._run.recordings))
         kinds = self._effects.kinds()
-        runner = JobRunner(self._database, kinds)
-        runner.start()
+        runner = JobRunner(self._database, kinds, self._run.gateway)
+        await runner.start()
         notary = Notary(self._database, KEYRING, LEDGER, _now)
         keeping = asyncio.create_task(notary.keep_current(), name=NOTARY)
         door = await self._open_door()

@@ -34,11 +34,6 @@ AGAIN_S = 0.01
 HURRY_S = 0.05
 FINISH_S = 0.2
 MOST_REFUSALS = 20
-TAKE_OVER = """
-UPDATE consent.jobs SET run_at = now() WHERE state = 'ready' AND token IS NOT NULL
-"""
-"""The leases of a gateway that is dead, run out before their time: they last 90 s, and no other gateway is there that may hold one."""
-
 HURRY = """
 WITH posts AS (
     UPDATE consent.deliveries SET next_at = now() WHERE state = 'pending' AND next_at > now()
@@ -177,7 +172,7 @@ class Nursery:
                         break
                     assert code == -signal.SIGKILL, f"the gateway ended with {code}\n{life}"
                     life.died_at.append(life.passed[-1])
-                    await self._take_over(run.gateway)
+                    await self._is_gone(run.gateway)
         except TimeoutError:
             raise AssertionError(f"{scenario}, killed {kills}, came to no end\n{life}") from None
         finally:
@@ -194,11 +189,10 @@ class Nursery:
         self._breeder.stdin.write(json.dumps(asdict(run)).encode() + b"\n")
         return int(await self._breeder.stdout.readline())
 
-    async def _take_over(self, gateway: str) -> None:
+    async def _is_gone(self, gateway: str) -> None:
         """When the server, too, knows that the gateway is dead, and nothing of it is still under way."""
         while await self.owner.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", gateway):  # noqa: ASYNC110 - of another process
             await asyncio.sleep(0.001)
-        await self.owner.execute(TAKE_OVER)
 
     async def _hurry(self) -> None:
         while True:

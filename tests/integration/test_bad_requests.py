@@ -216,4 +216,7 @@ class TestLists:
                 headers={"Authorization": f"Bearer {KEYS['billing']}"},
             ) as answer:
                 told = await answer.json(content_type=None)
-                assert (200, expected) == (answer.status, [row["order_id"] for row in told.get("orders", [])]), (query, told)
+                assert (200, expected) == (answer.status, [row["order_id"] for row in told.get("orders", [])]), (
+                    query,
+                    told,
+                )

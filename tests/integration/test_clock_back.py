@@ -201,8 +201,8 @@ async def timers(engine: Engine) -> AsyncIterator[None]:
         expired = ev.ChallengeExpired(challenge_id=job.payload["challenge_id"])
         await engine.append(job.payload["order_id"], expired)
 
-    runner = JobRunner(engine.database, {"expire_challenge": Kind(expire)})
-    runner.start()
+    runner = JobRunner(engine.database, {"expire_challenge": Kind(expire)}, "g1")
+    await runner.start()
     try:
         yield
     finally:

@@ -344,8 +344,8 @@ class TestTheConfirmation:
         self, engine: Engine, sender: Deliveries, billing: FarEnd
     ) -> None:
         billing.answer(500)
-        runner = JobRunner(engine.database, {deliveries.JOB: Kind(sender.attempt, backoff_s=RETRY_DELAYS_S)})
-        runner.start()
+        runner = JobRunner(engine.database, {deliveries.JOB: Kind(sender.attempt, backoff_s=RETRY_DELAYS_S)}, "g1")
+        await runner.start()
         try:
             await confirmed(engine)
             async with asyncio.timeout(PATIENCE_S):
@@ -491,13 +491,15 @@ class TestGone:
         """By the job runner, which would otherwise come back in five minutes."""
         await confirmed(engine)
         await confirmed(engine, "+821087654321")
-        runner = JobRunner(engine.database, {deliveries.JOB: Kind(sender.attempt, backoff_s=RETRY_DELAYS_S, most=1)})
+        runner = JobRunner(
+            engine.database, {deliveries.JOB: Kind(sender.attempt, backoff_s=RETRY_DELAYS_S, most=1)}, "g1"
+        )
         _, two = await sent(engine, "consent.confirmed")
         await engine.database.pool.execute(
             "UPDATE consent.jobs SET run_at = now() + interval '1 hour' WHERE key = $1", f"{two.webhook_id}:0"
         )
         billing.answer(410)
-        runner.start()
+        await runner.start()
         try:
             async with asyncio.timeout(PATIENCE_S):
                 while {"dead"} != {row.state for row in await sent(engine, "consent.confirmed")}:
@@ -666,8 +668,8 @@ class TestReplay:
         row = await the(engine)
         await attempt(sender, row)
         await self.replayed(engine, row.webhook_id)
-        runner = JobRunner(engine.database, {deliveries.JOB: Kind(sender.attempt, backoff_s=RETRY_DELAYS_S)})
-        runner.start()
+        runner = JobRunner(engine.database, {deliveries.JOB: Kind(sender.attempt, backoff_s=RETRY_DELAYS_S)}, "g1")
+        await runner.start()
         try:
             await until(lambda: [one.json["type"] for one in billing.received].count("consent.confirmed") == 2)
         finally:

@@ -26,8 +26,8 @@ LEASES_RUN_OUT = "UPDATE consent.jobs SET run_at = now() WHERE state = 'ready'"
 
 @asynccontextmanager
 async def running(database: Database, **kinds: Kind) -> AsyncIterator[JobRunner]:
-    runner = JobRunner(database, kinds)
-    runner.start()
+    runner = JobRunner(database, kinds, "g1")
+    await runner.start()
     try:
         yield runner
     finally:
@@ -74,7 +74,7 @@ async def once(database: Database, condition: Callable[[asyncpg.Record], Any], k
     return row
 
 
-async def claimed(database: Database, *kinds: str) -> list[Job]:
+async def claimed(database: Database, *kinds: str, gateway: str = "another") -> list[Job]:
     """What a gateway would claim that then dies: leased, and no outcome ever stored."""
     taken: list[Job] = []
 
@@ -82,7 +82,7 @@ async def claimed(database: Database, *kinds: str) -> list[Job]:
         taken.append(job)
         await asyncio.Event().wait()
 
-    runner = JobRunner(database, {kind: Kind(die) for kind in kinds or ("work",)})
+    runner = JobRunner(database, {kind: Kind(die) for kind in kinds or ("work",)}, gateway)
     await runner._claim()
     await asyncio.sleep(0)
     for task in runner._running:
@@ -295,6 +295,14 @@ class TestCrashing:
         assert ("ready", 1, taken.token) == (row["state"], row["attempts"], row["token"])
         lease = await database.pool.fetchval("SELECT run_at - now() FROM consent.jobs")
         assert timedelta(seconds=LEASE_S - 20) < lease <= timedelta(seconds=LEASE_S)
+
+    async def test_a_gateway_that_starts_anew_takes_over_what_it_had_claimed(self, database: Database) -> None:
+        await write(database)
+        [job] = await claimed(database, gateway="g1")
+        handled = Handled()
+        async with running(database, work=Kind(handled)):
+            again = await handled.next()
+        assert (job.job_id, 2) == (again.job_id, again.attempt)
 
     async def test_while_it_is_leased_nobody_else_gets_it(self, database: Database) -> None:
         await write(database)

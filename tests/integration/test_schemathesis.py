@@ -37,5 +37,7 @@ async def test_nothing_that_the_document_allows_or_forbids_is_answered_wrongly(
                 await process.wait()
         assert 0 == process.returncode, told.decode(errors="replace")
         _, described = await server.send("GET", "/v1/openapi.json", key=None)
-        operations = sum(len(methods) for methods in described["paths"].values()) - 1  # the document itself is not fuzzed
+        operations = (
+            sum(len(methods) for methods in described["paths"].values()) - 1
+        )  # the document itself is not fuzzed
         assert f"Tested: {operations}" in told.decode(errors="replace"), told.decode(errors="replace")

@@ -15,8 +15,8 @@ from pydantic import BaseModel
 
 from gateway.consent.order import Policy
 from gateway.settings import ENVIRONMENT, Settings, SettingsError, find_file, load_settings
-from gateway.settings_sections import split_host_port
 from gateway.settings_file import _model_in, commented_toml
+from gateway.settings_sections import split_host_port
 
 TENANT = """
 [[tenants]]

@@ -234,7 +234,8 @@ CREATE TABLE consent.inbound_messages (
     PRIMARY KEY (channel, message_id)
 );
 
--- Effects that wait to be run. run_at is also the lease: a claim moves it forward, so a crash makes the job due again.
+-- Effects that wait to be run. run_at is also the lease: a claim moves it forward, so a crash makes the job due again; gateway is who
+-- claimed it last, and takes its own leases over when it starts anew.
 CREATE TABLE consent.jobs (
     job_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     kind        text NOT NULL,
@@ -244,6 +245,7 @@ CREATE TABLE consent.jobs (
     run_at      timestamptz NOT NULL DEFAULT now(),
     attempts    integer NOT NULL DEFAULT 0,
     token       uuid,
+    gateway     text,
     error       text NOT NULL DEFAULT '',
     created_at  timestamptz NOT NULL DEFAULT now(),
     finished_at timestamptz

@@ -16,9 +16,12 @@ WITH quick AS MATERIALIZED (
         ORDER BY run_at LIMIT free.places FOR UPDATE SKIP LOCKED
     ) AS job
 )
-UPDATE consent.jobs SET attempts = attempts + 1, token = gen_random_uuid(), run_at = now() + $3
+UPDATE consent.jobs SET attempts = attempts + 1, token = gen_random_uuid(), run_at = now() + $3, gateway = $4
 FROM due, quick WHERE jobs.job_id = due.job_id
 RETURNING jobs.job_id, kind, payload::text, attempts, token;
+
+-- name: take_over
+UPDATE consent.jobs SET run_at = now(), token = NULL WHERE state = 'ready' AND token IS NOT NULL AND gateway = $1;
 
 -- name: next_due
 SELECT extract(epoch FROM min(run_at) - clock_timestamp())::float8 FROM consent.jobs
