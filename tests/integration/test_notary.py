@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import asyncpg
 import pytest
+import structlog
 from aiohttp import web
 from authority import Authority, answer_to, make_authority, open_authority, reply
+from commands import logs_as_they_were
 from engines import KEYRING, START, Clock, challenged, confirmed, count, ordered
 from structlog.testing import capture_logs
 
@@ -30,6 +32,14 @@ from gateway.store.postgres import Endpoint
 ORIGIN = "consent-gateway/ledger"
 VERIFIER = note.verifier_of(KEYRING.signer, ORIGIN)
 BOUND_S = 60.0
+
+
+@pytest.fixture(autouse=True)
+def _every_line_is_logged() -> Iterator[None]:
+    """Whatever other tests have made of the log of this process."""
+    with logs_as_they_were():
+        structlog.reset_defaults()
+        yield
 
 
 def now() -> datetime:
