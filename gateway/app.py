@@ -41,12 +41,13 @@ from gateway.sms.sip_message import SipMessageSms
 from gateway.speech.errors import SpeechError
 from gateway.speech.listener import Listener
 from gateway.speech.prompts import PromptStore
-from gateway.store.database import Database
+from gateway.store.database import Database, claim_name
 from gateway.store.jobs import JobRunner
 from gateway.switchboard import Switchboard, open_switchboard
 from gateway.telephony.agent import UserAgent
 from gateway.telephony.errors import BadMessage, CallFailed, TelephonyError
 from gateway.web.api import Api, Offered
+from gateway.web.door import open_door
 from gateway.webhooks import endpoints_of, subscriptions_of
 
 log = structlog.get_logger(__name__)
@@ -103,6 +104,7 @@ class Gateway:
             subscriptions=subscriptions_of(settings),
         )
         await self.engine.check_keyring()
+        push((await claim_name(self._dsn, settings.gateway)).close)
         await close_lost_calls(self.engine, settings.recordings_folder)
         prompts = PromptStore(settings.data_dir / "cache" / "prompts", self.house.prompts_folder)
         push(prompts.stop)
@@ -180,17 +182,18 @@ class Gateway:
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         host, port = split_host_port(settings.api.bind)
-        site = web.TCPSite(runner, host, port)
-        await site.start()
-        self.api_port = int(runner.addresses[0][1])
+        assert runner.server is not None, "it was set up"
+        door = await open_door(runner.server, host, port)
+        self._stack.callback(door.close)
+        self.api_port = int(door.sockets[0].getsockname()[1])
 
     async def _dial(self, record: Record, target: str | None) -> str:
         try:
             return await self.calls.dial(record, target)
         except BadMessage as error:
-            raise web.HTTPUnprocessableEntity(reason=str(error)[:200]) from error
+            raise web.HTTPUnprocessableEntity(reason=_one_line(error)) from error
         except (TelephonyError, SpeechError) as error:
-            raise web.HTTPServiceUnavailable(reason=str(error)[:200]) from error
+            raise web.HTTPServiceUnavailable(reason=_one_line(error)) from error
 
     def _sms(self, session: aiohttp.ClientSession, board: Switchboard) -> SmsChannel | None:
         settings = self.settings.sms
@@ -233,6 +236,11 @@ class Gateway:
             log.info("reply.no_number", channel="sip")
             return
         await self.engine.take_message("sip", message_id, normal, text)
+
+
+def _one_line(error: Exception) -> str:
+    """What an HTTP reason may hold."""
+    return " ".join(str(error).split())[:200]
 
 
 def _unready(board: Switchboard) -> str:

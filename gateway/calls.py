@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from typing import Any
 
@@ -33,7 +34,7 @@ from gateway.telephony.routing import Peer
 log = structlog.get_logger(__name__)
 PREPARE_S = 30.0
 NOTE_AGAIN_S = 5.0
-NOTE_TRIES = 120
+LONGEST_WAIT_S = 60.0
 GOODBYE_S = 20.0
 CLOSE_S = 3.0
 _OUTCOMES: dict[int, ev.CallOutcome] = {
@@ -101,9 +102,11 @@ class Calls:
         if target is None and not self._destinations.allows(number):
             raise CallFailed(403, self._destinations.refusal(number))
         line = self._line(target)
+        if await self._engine.withdraw_if_blocked(record):
+            raise CallFailed(486, "the number is on the do-not-call list")
         call_id = new_call_id()
-        await self._start(record, call_id, "outbound")
         await self._seal(record, call_id)
+        await self._start(record, call_id, "outbound")
         self._tasks.spawn(self._outbound(record, call_id, line, target))
         return call_id
 
@@ -151,8 +154,8 @@ class Calls:
         try:
             await self.prepare(record)
             call_id = new_call_id()
-            await self._start(record, call_id, "inbound")
             await self._seal(record, call_id)
+            await self._start(record, call_id, "inbound")
         except (SpeechError, CallFailed) as error:
             log.error("call.not_prepared", order=record.order.order_id, error=str(error))
             invitation.reject(480)
@@ -162,6 +165,9 @@ class Calls:
         except TelephonyError as error:
             await self._note(record, _ended(call_id, "failed", str(error)))
             return
+        except BaseException:
+            self._tasks.spawn(self._note(record, _ended(call_id, "failed", "the gateway failed")))
+            raise
         self._tasks.spawn(self._converse(call, record))
 
     async def drain(self, seconds: float) -> None:
@@ -201,34 +207,39 @@ class Calls:
             waited = int((time.monotonic() - began) * 1000)
             await self._note(record, _ended(call_id, _OUTCOMES.get(status, "failed"), str(error), waited))
             return
+        except Exception:
+            await self._note(record, _ended(call_id, "failed", "the gateway failed"))
+            raise
         await self._converse(call, record)
 
     async def _converse(self, call: Call, record: Record) -> None:
         """The call itself, and whatever comes: its recording is kept and its end written down."""
-        ended = _ended(call.call_id, "failed", "the gateway failed")
+        last: list[ev.Event] = [_ended(call.call_id, "failed", "the gateway failed")]
         try:
-            ended = await self._run(call, record)
+            conversation = await self._prepared(call, record)
+            self._conversations.add(conversation)
+            try:
+                ended = await conversation.run()
+                last = [*conversation.unwritten, ended]
+            finally:
+                self._conversations.discard(conversation)
         finally:
-            await self._close(call, record, ended)
+            await self._close(call, record, last)
 
-    async def _run(self, call: Call, record: Record) -> ev.CallEnded:
+    async def _prepared(self, call: Call, record: Record) -> Conversation:
         order, codec = record.order, call.stream.terms.codec
         plan, language = self._house.plan_for(order), order.subscriber.language
         assert plan is not None, "looked up before the call began"
         await self.prepare(record)  # at once, unless what was prepared has been forgotten while the phone rang
         prompts = {name: self._prompts.get(wording) for name, wording in self._house.wordings(order).items()}
-        conversation = Conversation(
+        return Conversation(
             call, record, plan, self._house.packs[language],
             {name: (prompt, self._frames.get(prompt, codec)) for name, prompt in prompts.items()},
             engine=self._engine, listener=self._house.listeners[language], transfer_targets=self._transfer_targets,
         )  # fmt: skip
-        self._conversations.add(conversation)
-        try:
-            return await conversation.run()
-        finally:
-            self._conversations.discard(conversation)
 
-    async def _close(self, call: Call, record: Record, ended: ev.CallEnded) -> None:
+    async def _close(self, call: Call, record: Record, last: list[ev.Event]) -> None:
+        """Keep the recording, and write down the *last* events: every no that is not written yet, then the end."""
         kept: ev.RecordingKept | ev.RecordingFailed
         try:
             recording = await call.close()
@@ -241,7 +252,8 @@ class Calls:
                 call_id=call.call_id, sha256=recording.sha256, duration_ms=recording.duration_ms, rate=recording.rate,
                 blocks=recording.blocks,
             )  # fmt: skip
-        await self._note(record, kept, ended)
+        *refusals, ended = last
+        await self._note(record, *refusals, kept, ended)
 
     async def _seal(self, record: Record, call_id: str) -> None:
         """Let the recording of the call be sealed with the record's key."""
@@ -249,21 +261,16 @@ class Calls:
         self._office.use_key(call_id, recording_key(key, call_id))
 
     async def _note(self, record: Record, *events: ev.Event) -> None:
-        """Append *events*, and again for ten minutes while the database is away: a call that ended must not seem to go on."""
-        for _ in range(NOTE_TRIES):
+        """Append *events*, and again while the database is away: a call that ended must not seem to go on."""
+        for tries in itertools.count(1):
             try:
                 await self._engine.append(record.order.order_id, *events)
             except (*UNREACHABLE, asyncpg.PostgresError) as error:
-                log.warning(
-                    "call.not_noted",
-                    order=record.order.order_id,
-                    events=[event.type for event in events],
-                    error=str(error),
-                )
-                await asyncio.sleep(NOTE_AGAIN_S)
+                kinds = [event.type for event in events]
+                log.error("call.not_noted", order=record.order.order_id, events=kinds, error=str(error), tries=tries)
+                await asyncio.sleep(min(LONGEST_WAIT_S, NOTE_AGAIN_S * tries))
             else:
                 return
-        log.error("call.never_noted", order=record.order.order_id, events=[event.type for event in events])
 
     async def _start(self, record: Record, call_id: str, direction: Any) -> None:
         """Claim the record for this call. Raises CallFailed when somebody else was quicker."""

@@ -23,7 +23,7 @@ from gateway.settings import Settings
 from gateway.settings_sections import split_host_port
 from gateway.speech.errors import GrammarTooLarge, ModelMissing, SpeechError, UnknownWords
 from gateway.speech.models import ModelSource, check_words, read_vocabulary
-from gateway.store.database import address
+from gateway.store.database import address, reason_of
 from gateway.store.postgres import PostgresError, default_directory, running_endpoint
 from gateway.switchboard import destinations
 from gateway.telephony.recorder import RecordingOffice
@@ -79,7 +79,7 @@ async def database_faults(settings: Settings) -> list[str]:
     try:
         connection = await asyncpg.connect(dsn, timeout=5)
     except (OSError, TimeoutError, asyncpg.PostgresError, ValueError) as error:
-        why = str(error) or "no answer within 5 s"
+        why = reason_of(error) if isinstance(error, ValueError) else str(error) or "no answer within 5 s"
         return [f"database.dsn: {address(dsn)}: {why}; check address, user, password and database"]
     try:
         may_create = await connection.fetchval(

@@ -21,7 +21,7 @@ from gateway.ledger.timestamping import read_roots
 from gateway.ledger_audit import MOST_FAULTS, Audit, audit
 from gateway.notary import Notary
 from gateway.retention import Archive, OnHold, Recorded
-from gateway.secret_files import keyring
+from gateway.secret_files import LEDGER_SECRET_FILE, keyring
 from gateway.settings import Settings
 from gateway.store import ledger
 from gateway.store.tree import Signed
@@ -160,4 +160,9 @@ def _roots(settings: Settings) -> list[x509.Certificate]:
 
 def _verifier(config: Config) -> Verifier:
     settings = settings_of(config)
+    file = settings.data_dir / LEDGER_SECRET_FILE
+    if not settings.ledger.secret.get_secret_value() and not file.exists():
+        fail(
+            f"{file}: there is none, and ledger.secret is empty; name the gateway's settings with --config, or start it once"
+        )
     return verifier_of(keyring(settings).signer, settings.ledger.origin)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import structlog
 
 from gateway.consent import events as ev
@@ -29,6 +30,7 @@ from gateway.prompter import Prompter
 from gateway.speech.errors import DecoderLost
 from gateway.speech.listener import Hearing, Listener, Session
 from gateway.speech.prompts import Prompt
+from gateway.store.database import UNREACHABLE
 from gateway.telephony.call import Call
 from gateway.telephony.errors import CallOver
 from gateway.telephony.media import Frames
@@ -43,6 +45,8 @@ SETTLE_S = 3.0
 """How long a callee who speaks when a prompt ends may take to finish: a refusal, the silence behind it, and the decoder."""
 
 GOODBYE_S = 15.0
+LOST = (*UNREACHABLE, asyncpg.PostgresError)
+"""The database is away, or could not be told."""
 
 
 class Conversation:
@@ -70,6 +74,8 @@ class Conversation:
         self._engine = engine
         self._listener = listener
         self._transfer_targets = transfer_targets
+        self.unwritten: list[ev.Event] = []
+        """Every no that the database could not be told of: whoever closes the call writes it down before its end."""
         self._stopping = False
         self._parting: asyncio.Task[None] | None = None
         self._step = plan.start
@@ -112,8 +118,12 @@ class Conversation:
             self._call.stream.on_unrecorded = None
         if self._parting is not None:
             await self._parting
-        await self._minutes.write_asides()
-        await self._prompter.lost()
+        try:
+            await self._minutes.write_asides()
+            await self._prompter.lost()
+        except LOST as error:
+            log.error("conversation.unwritten", call=self._call.call_id, error=str(error))
+            self.unwritten += [aside for aside in self._minutes.unwritten() if _is_no(aside)]
         machine = self._plan.machine if self._machine else None
         return ev.CallEnded(
             call_id=self._call.call_id,
@@ -170,8 +180,7 @@ class Conversation:
                 record = await self._engine.append(self._order_id, event)
                 return script.Done(ok=record.spoken is not None and not record.ended)
             case script.Deny():
-                denied = ev.ConsentDenied(call_id=self._call.call_id, denial=action.denial, step=action.step)
-                await self._engine.append(self._order_id, denied)
+                await self._note(ev.ConsentDenied(call_id=self._call.call_id, denial=action.denial, step=action.step))
                 return script.Done()
             case script.TransferTo():
                 target = self._transfer_targets.get(action.target)
@@ -180,7 +189,12 @@ class Conversation:
                 raise AssertionError("the end of a script is not something to do")
 
     async def _note(self, event: ev.Event) -> None:
-        await self._engine.append(self._order_id, event)
+        try:
+            await self._engine.append(self._order_id, event)
+        except LOST:
+            if _is_no(event):
+                self.unwritten.append(event)
+            raise
 
     async def _play(self, action: script.Play) -> script.Played:
         """Play the prompts of *action*; an objection that is heard beside them stops them. Who is speaking when they end may
@@ -323,6 +337,12 @@ def _said_no(session: Session, grammar: Grammar) -> bool:
     if not session.final.done() or session.final.exception() is not None:
         return False
     return judge(session.final.result().testimony, grammar, binding=True).verdict in ("deny", "stop")
+
+
+def _is_no(event: ev.Event) -> bool:
+    return isinstance(event, ev.ConsentDenied) or (
+        isinstance(event, ev.UtteranceHeard) and event.verdict in ("deny", "stop")
+    )
 
 
 def new_call_id() -> str:

@@ -40,7 +40,7 @@ MOST_AT_ONCE = 64
 MOST_PER_ENDPOINT = 16
 """One billing system that hangs must not hold up the others."""
 
-BUSY_S = 1.0
+BUSY_S = 5.0
 EARLY_S = 1.0
 """A job that runs this much sooner than its schedule is only a clock's rounding."""
 
@@ -267,15 +267,15 @@ class Deliveries:
             ))  # fmt: skip
             if answer.accepted and kind == "consent.confirmed":
                 await self._accepted(connection, record, webhook_id, answer.reference, now)
-            if answer.gone:
-                reason = f"it answered 410 at {now.isoformat(timespec='seconds')}"
-                await change_endpoint(connection, tenant, endpoint, now, disabled=True, reason=reason)
             if state == "dead":
                 await self._engine.append_within(connection, order_id, ev.DeliveryDead(
                     webhook_id=webhook_id, attempts=attempt, kind=kind, endpoint=endpoint
                 ))  # fmt: skip
         self._told(row, "retry" if state == "pending" else state, answer.error)
-        if answer.gone:
+        if answer.gone:  # by itself: several may be told so at once, each holding its own delivery
+            reason = f"it answered 410 at {now.isoformat(timespec='seconds')}"
+            async with self._engine.database.transaction() as connection:
+                await change_endpoint(connection, tenant, endpoint, now, disabled=True, reason=reason)
             log.error("endpoint.disabled", tenant=tenant, endpoint=endpoint, mend="consent-gateway deliveries enable")
 
     async def _accepted(

@@ -62,8 +62,6 @@ class Effects:
         record = await self._engine.record(job.payload["order_id"])
         if not record.may_be_called or record.calls >= job.payload["attempt"]:
             return
-        if await self._engine.withdraw_if_blocked(record):
-            return
         if self._calls.draining or len(self._calls) >= self._most_calls:
             raise Retry(BUSY_LINE_S, "every line is busy, or the gateway is stopping", counted=False)
         try:

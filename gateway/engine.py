@@ -6,14 +6,15 @@ Everything that happens to an order, on a call, by SMS, by API or by a timer, co
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from secrets import token_hex
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
+import asyncpg
 import structlog
 from pydantic import ValidationError
 
@@ -44,11 +45,16 @@ from gateway.store.jobs import enqueue
 from gateway.webhooks import Subscriptions
 
 log = structlog.get_logger(__name__)
+DEADLOCKS = 3
+Result = TypeVar("Result")
 TICK = timedelta(microseconds=1)
 MOST_TAILS = 10_000
 LONGEST_CALL = timedelta(hours=12)
 """A call that began before that, and of whose end nobody told, is over: its gateway died and never came back."""
 OPEN = ("ordered", "calling", "spoken", "challenged")
+STOPPABLE = (*OPEN, "confirmed", "provisioning")
+"""A stop word still ends these: billing has not taken them."""
+
 ANSWERABLE = ("challenged", "expired", *CONFIRMED)
 NO_ENDS = ENDS - {"provisioned"}
 """What the database is told, too: such an order is never confirmed."""
@@ -103,7 +109,7 @@ class Engine:
         check_order(request, policy, now.astimezone(ZoneInfo(subscriber.time_zone)).date())
         order = Order(
             order_id=str(uuid4()), tenant=tenant, subscriber=subscriber, offer=request.offer, fit=request.fit,
-            dialplan=dialplan,
+            dialplan=dialplan, salt=token_hex(16),
         )  # fmt: skip
         event = ev.OrderCreated(
             order=order,
@@ -134,8 +140,12 @@ class Engine:
 
     async def append(self, order_id: str, *events: ev.Event) -> Record:
         """Append *events* to a record, all of them or none, and let follow what follows. Raises UnknownOrder, ErasedRecord."""
-        async with self.database.transaction() as connection:
-            return await self.append_within(connection, order_id, *events)
+
+        async def run() -> Record:
+            async with self.database.transaction() as connection:
+                return await self.append_within(connection, order_id, *events)
+
+        return await _again_if_deadlocked(run)
 
     async def record(self, order_id: str) -> Record:
         """Raises UnknownOrder, ErasedRecord."""
@@ -199,6 +209,9 @@ class Engine:
 
     async def take_message(self, channel: str, message_id: str, number: str, text: str) -> Inbound:
         """A message from *number* (E.164): matched to its newest challenged order, read, judged and recorded."""
+        return await _again_if_deadlocked(lambda: self._take_message(channel, message_id, number, text))
+
+    async def _take_message(self, channel: str, message_id: str, number: str, text: str) -> Inbound:
         reply = read_reply(text)
         async with self.database.transaction() as connection:
             seen = await connection.fetchrow(sql("select_inbound_message"), channel, message_id)
@@ -256,11 +269,11 @@ class Engine:
         comes when nothing is challenged any more, to the newest that it may come late to.
         """
         stop = reply.reading == "stop"
-        for states in (OPEN if stop else ("challenged",), ANSWERABLE):
+        for states in (STOPPABLE if stop else ("challenged",), ANSWERABLE):
             order_ids = await ledger.orders_of(connection, number, states)
             if not order_ids:
                 continue
-            if stop and states is OPEN:
+            if stop and states is STOPPABLE:
                 return order_ids
             for order_id in order_ids if len(order_ids) > 1 and reply.code else ():
                 record = replay(await self._entries(connection, order_id))
@@ -386,3 +399,13 @@ class Engine:
         for other in sorted(await ledger.orders_of(connection, number, OPEN)):
             if other != but:
                 await self.append_within(connection, other, event)
+
+
+async def _again_if_deadlocked(work: Callable[[], Awaitable[Result]]) -> Result:
+    """*work* is one transaction. A stop word takes several orders together, and two may meet: who has to give way tries again."""
+    for _ in range(DEADLOCKS):
+        try:
+            return await work()
+        except asyncpg.DeadlockDetectedError:
+            log.warning("engine.deadlock")
+    return await work()

@@ -41,6 +41,10 @@ class Minutes:
         while not self._asides.empty():
             await self._note(self._asides.get_nowait())
 
+    def unwritten(self) -> list[ev.UtteranceHeard]:
+        """What is not written down yet; from now on it is the caller's."""
+        return [self._asides.get_nowait() for _ in range(self._asides.qsize())]
+
     def _utterance(
         self, hearing: Hearing, judgement: Judgement, opened_ms: int, step: str, *,
         grants_consent: bool = False, aside: bool = False,

@@ -41,7 +41,9 @@ def configure_logs(*, as_json: bool, level: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Masking(logging.BASIC_FORMAT))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 @contextlib.contextmanager
@@ -97,3 +99,10 @@ def _mask_numbers(_logger: Any, _method: str, entry: MutableMapping[str, Any]) -
         if isinstance(value, str):
             entry[key] = _NUMBER.sub(lambda found: mask(found.group()), value)
     return entry
+
+
+class _Masking(logging.Formatter):
+    """What libraries log, and the database's own words in a traceback, may hold numbers, too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _NUMBER.sub(lambda found: mask(found.group()), super().format(record))

@@ -203,13 +203,15 @@ def scene(folder: Path, *, order_id: str = ORDER_ID, seconds: int = CALL_S, rate
 
 def entries_of(order: Order, events: Iterable[ev.Event], every_s: float = 2.0) -> list[ev.Entry]:
     """*events* behind ``order.created``, and the export behind them, each at its time."""
-    exported = ev.EvidenceExported(by="auditor", purpose="complaint 12")
+    events = list(events)
+    ended = bool(events) and isinstance(events[-1], ev.RecordErased)
+    exported = () if ended else (ev.EvidenceExported(by="auditor", purpose="complaint 12"),)
     return [
         ev.Entry(
             order_id=order.order_id, seq=seq, event_id=f"{order.order_id[:8]}-{seq}", at=START + timedelta(seconds=every_s * seq),
             event=event,
         )
-        for seq, event in enumerate((created(order), *events, exported), 1)
+        for seq, event in enumerate((created(order), *events, *exported), 1)
     ]  # fmt: skip
 
 
@@ -264,12 +266,18 @@ def deliveries_of(order: Order, entries: Sequence[ev.Entry]) -> list[dict[str, A
         "spoken_consent": {"event_id": ids.get("consent.spoken")},
         "code_reply": {"event_id": ids.get("reply.received")},
     }
-    body = {"type": "consent.confirmed", "data": {"order_id": order.order_id, "order_hash": order.order_hash, **proofs}}
+    common = {
+        "order_id": order.order_id,
+        "order_hash": order.order_hash,
+        "subscriber": {"number": order.subscriber.number},
+    }
+    confirmed = common | proofs | {"offer": order.offer.model_dump(mode="json")}
+    notice = common | {"offer": {"id": order.offer.id}}
     for entry in entries:
         event = entry.event
         if isinstance(event, ev.DeliveryAttempted):
             delivery = found.setdefault(event.webhook_id, {
-                "webhook_id": event.webhook_id, "kind": event.kind, "endpoint": event.endpoint, "body": json.dumps(body),
+                "webhook_id": event.webhook_id, "kind": event.kind, "endpoint": event.endpoint, "body": json.dumps({"type": event.kind, "data": confirmed if event.kind == "consent.confirmed" else notice}),
                 "attempts": [],
             })  # fmt: skip
             delivery["attempts"].append({

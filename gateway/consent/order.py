@@ -170,7 +170,9 @@ class DialplanRef(Terms):
 
 
 class Order(Terms):
-    """One subscriber, one offer, one script, one hash."""
+    """One subscriber, one offer, one script, one hash. *salt* is drawn for each: who knows all other terms must not be able to guess
+    the number from the hash, which outlives an erasure.
+    """
 
     order_id: str
     tenant: Identifier
@@ -178,6 +180,7 @@ class Order(Terms):
     offer: Offer
     fit: Fit
     dialplan: DialplanRef
+    salt: str = ""
 
     @property
     def order_hash(self) -> str:

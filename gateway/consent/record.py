@@ -309,6 +309,9 @@ def _call_ended(record: Record, event: ev.CallEnded) -> Step:
 
 def _reply(record: Record, entry: ev.Entry, event: ev.ReplyReceived) -> Step:
     if event.reading == "stop":
+        if record.state in ("confirmed", "provisioning"):
+            reason = "stop word by SMS before billing had taken the order"
+            return replace(record, state="frozen", reason=reason), (SendSms("stopped"),)
         if not record.is_open:
             return record, ()
         return replace(record, state="withdrawn", reason="stop word by SMS"), (SendSms("stopped"),)

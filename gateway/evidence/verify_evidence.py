@@ -65,6 +65,9 @@ PROMPT_RATE = 16_000
 HEADER_OCTETS = 44
 MANDATORY = ("price", "billing", "start", "term", "promotion", "trial", "function", "use", "ask", "cancel")
 CONFIRMED = frozenset({"confirmed", "provisioning", "provisioned"})
+UNCONFIRMED = frozenset({
+    "ordered", "calling", "spoken", "challenged", "refused", "unclear", "unreachable", "ineligible", "expired", "withdrawn", "failed",
+})  # fmt: skip
 
 MOST_OCTETS = 1 << 30
 MOST_MEMBERS = 4096
@@ -571,7 +574,9 @@ def why_not(promise: Promise) -> str:
 def _take(promise: Promise, event: Event) -> None:
     """Let one event have its say."""
     body, kind = event.body, event.type
-    if kind == "order.frozen" and promise.frozen is None and promise.no is None:
+    unbilled = promise.confirmed and promise.provisioned is None
+    stopped = unbilled and kind == "reply.received" and body["reading"] == "stop"
+    if (kind == "order.frozen" or stopped) and promise.frozen is None and promise.no is None:
         promise.frozen = event
     if kind in ("hold.placed", "hold.released"):
         promise.held = kind == "hold.placed"
@@ -849,8 +854,6 @@ def check_deliveries(data: memoryview, promise: Promise, order_id: str, events: 
             if name in kept:
                 raise Invalid(DELIVERIES, f"attempt {attempt['attempt']!r:.10} of {webhook_id!r:.40} stands twice")
             kept[name] = kind, endpoint, attempt["status"], attempt["error"]
-        if kind == "consent.confirmed" and delivery["body"] is not None:
-            _check_confirmed(delivery["body"], promise, order_id)
     attempts = 0
     for event in events:
         if event.of("delivery.attempted"):
@@ -861,22 +864,29 @@ def check_deliveries(data: memoryview, promise: Promise, order_id: str, events: 
                 raise Invalid(DELIVERIES, f"does not have the attempt of event {event.seq}, or tells it otherwise")
     if kept or said["order_id"] != order_id:
         raise Invalid(DELIVERIES, "has attempts that are not in the record")
+    for delivery in said["deliveries"]:
+        _check_told(delivery["body"], delivery["kind"], promise, order_id)
     return attempts
 
 
-def _check_confirmed(text: str, promise: Promise, order_id: str) -> None:
-    """Whether billing was told of this order, these terms and these proofs."""
+def _check_told(text: Any, kind: Any, promise: Promise, order_id: str) -> None:
+    """Whether billing was told what *kind* says of this order, number and offer; where it was to bill, of these terms and proofs."""
+    bills, order = kind == "consent.confirmed", promise.order
     try:
-        told = json.loads(_text(DELIVERIES, text))["data"]
-        terms = told["order_id"], told["order_hash"]
+        body = json.loads(_text(DELIVERIES, text), object_pairs_hook=_no_twins, parse_constant=_no_constant)
+        told = body["data"]
+        if (told["order_id"], told["order_hash"]) != (order_id, promise.order_hash):
+            raise Invalid(DELIVERIES, "billing was told of another order, or of other terms")
+        if body["type"] != kind:
+            raise Invalid(DELIVERIES, f"a webhook of {kind!r:.40} says that it is {body['type']!r:.40}")
+        for name, proof in (("spoken_consent", promise.spoken), ("code_reply", promise.reply)) if bills else ():
+            if proof is None or told[name]["event_id"] != proof.event_id:
+                raise Invalid(DELIVERIES, f"billing was told of a {name} that the record does not have")
+        offer = order["offer"] if bills else {"id": order["offer"]["id"]}
+        if (told["subscriber"], told["offer"]) != ({"number": order["subscriber"]["number"]}, offer):
+            raise Invalid(DELIVERIES, "billing was told of another number, or of another offer")
     except (ValueError, RecursionError, LookupError, TypeError) as error:
-        raise Invalid(DELIVERIES, "the webhook that told billing to bill is not of the form that it has") from error
-    if terms != (order_id, promise.order_hash):
-        raise Invalid(DELIVERIES, "billing was told of another order, or of other terms")
-    for name, proof in (("spoken_consent", promise.spoken), ("code_reply", promise.reply)):
-        given = told.get(name)
-        if proof is None or (isinstance(given, dict) and given.get("event_id") != proof.event_id):
-            raise Invalid(DELIVERIES, f"billing was told of a {name} that the record does not have")
+        raise Invalid(DELIVERIES, f"a webhook of {kind!r:.40} is not of the form that it has") from error
 
 
 @dataclass
@@ -914,7 +924,7 @@ class Report:
             "valid": True, "order_id": self.order_id, "outcome": self.outcome, "state": self.state, "events": self.events,
             "exported_at": self.exported_at, "key": str(self.key), "key_pinned": self.pinned,
             "checkpoint": {"size": self.checkpoint.size, "root": base64.b64encode(self.checkpoint.root).decode()},
-            "first_checkpoint": {"size": self.first.size}, "timestamped": self.timestamped,
+            "first_checkpoint": {"size": self.first.size}, "timestamp": "not checked" if self.timestamped else None,
             "recordings": [vars(recording) for recording in self.recordings],
             "deliveries": self.deliveries, "missing": self.missing,
         }  # fmt: skip
@@ -932,7 +942,7 @@ class Report:
         yield f"valid: order {self.order_id}: {self.outcome}"
         promise = self.promise
         if promise is None:
-            yield "  person     erased: what happened cannot be read any more; that it happened, in this order and when, is proven"
+            yield "  person     erased: what happened cannot be read any more; that so much happened, in this order, is proven"
         elif promise.confirmed:
             yield from self._proofs(promise)
         else:
@@ -940,15 +950,16 @@ class Report:
             yield f"  consent    none: {why_not(promise)}{by}; nobody was told to bill"
         if promise is not None:
             if promise.frozen is not None:
-                yield f"  frozen     {_utc(promise.frozen.when)}: {promise.frozen.body['reason']}"
+                yield f"  frozen     {_utc(promise.frozen.when)}: {promise.frozen.body.get('reason', 'a stop word was replied by SMS')}"
             yield f"  order hash {promise.order_hash}"
         for recording in self.recordings:
             yield from self._recording(recording)
-        yield f"  events     {self.events}, in one unbroken chain, up to the export at {self.exported_at}"
+        last = "erasure" if promise is None else "export"
+        yield f"  events     {self.events}, in one unbroken chain, up to the {last} at {self.exported_at}"
         yield f"  ledger     all of them in the checkpoint of {self.checkpoint.size} events, which only grew from that of {self.first.size}"
         if self.timestamped:
             command = f"openssl ts -verify -data {DATED_CHECKPOINT} -in {TIMESTAMP} -CAfile ..."
-            yield f"  dated      by a time-stamping authority; whether you trust it: {command}"
+            yield f"  dated      a time stamp (RFC 3161) is in it, NOT CHECKED here: {command}"
         yield f"  root       {base64.b64encode(self.checkpoint.root).decode()}"
         for member, reason in self.missing.items():
             yield f"  missing    {member}: {reason}"
@@ -1119,8 +1130,10 @@ def _dated(members: dict[str, memoryview], checkpoint: Checkpoint, key: Key) -> 
 
 
 def _check_erased(members: dict[str, memoryview], envelopes: Sequence[Envelope], report: Report) -> None:
-    if not any(envelope.type == "record.erased" for envelope in envelopes):
+    if envelopes[-1].type != "record.erased":
         raise Invalid(KEYS, "is missing, and the person was not erased")
+    if report.state != "erased":
+        raise Invalid(MANIFEST, f"calls the order {report.state}, and the person was erased")
     for name in sorted(members.keys() - ALWAYS - DATED):
         raise Invalid(name, "has no place in the bundle of an erased person")
     if report.missing:
@@ -1141,7 +1154,7 @@ def _check_content(
         promise = report.promise = keep_promise(events)
         if promise.order["order_id"] != report.order_id:
             raise Invalid(EVENTS, "the terms are those of another order")
-        if (report.state in CONFIRMED) != (promise.confirmed and promise.frozen is None):
+        if not _is_borne_out(report.state, promise, events):
             raise Invalid(MANIFEST, f"calls the order {report.state}, and the events say: {report.outcome}")
         _check_texts(events)
         expected = _check_sounds(members, digests, events, report)
@@ -1166,6 +1179,16 @@ def _check_content(
         raise Invalid(name, "has no place in the bundle: no event speaks of it")
     for name in sorted(expected - members.keys() - report.missing.keys() - DATED):
         raise Invalid(name, f"is missing, and {MANIFEST} does not say why")
+
+
+def _is_borne_out(state: str, promise: Promise, events: Iterable[Event]) -> bool:
+    """Whether the events say that the order is in *state*; of the ways not to be confirmed they tell freezing from the others."""
+    if promise.confirmed and promise.frozen is None:
+        began = any(event.of("delivery.attempted") and event.body["kind"] == "consent.confirmed" for event in events)
+        return state == ("provisioned" if promise.provisioned else "provisioning" if began else "confirmed")
+    if state == "frozen" or promise.confirmed:
+        return state == "frozen" and promise.frozen is not None
+    return state in UNCONFIRMED
 
 
 def _check_texts(events: Iterable[Event]) -> None:

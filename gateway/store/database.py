@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.resources
 import logging
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
@@ -14,11 +16,16 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from pogo_core.util import migrate
 
-from gateway.store.errors import DatabaseUnreachable
+from gateway.store.errors import DatabaseUnreachable, NameTaken
 
 Connection = asyncpg.Connection | PoolConnectionProxy
 ROLE = "consent_app"
 MIGRATION_LOCK = 7_226_381_120
+NAME_S = 40.0
+ANSWER_S = 30.0
+"""How long a statement may take; a server that has fallen silent must not hold up a call for ever."""
+
+_ALIVE = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
 CONNECT_S = 10.0
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 UNREACHABLE = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError)
@@ -37,6 +44,13 @@ def _queries() -> dict[str, str]:
         parts = _NAME.split(file.read_text(encoding="utf-8"))
         found.update(zip(parts[1::2], (text.strip() for text in parts[2::2]), strict=True))
     return found
+
+
+def reason_of(error: Exception) -> str:
+    """Why a connection failed, in words; what a DSN cannot be read for may be a part of its password."""
+    if isinstance(error, ValueError):
+        return "its address cannot be read; write %2F, %3A, %40 for / : @ in the password"
+    return str(error) or f"no answer within {CONNECT_S:.0f} s"
 
 
 class Database:
@@ -58,9 +72,11 @@ class Database:
                 await apply_migrations(connection)
             finally:
                 await connection.close()
-            pool = await asyncpg.create_pool(dsn, min_size=2, max_size=most, init=_as_application, timeout=CONNECT_S)
+            pool = await asyncpg.create_pool(
+                dsn, min_size=2, max_size=most, init=_as_application, timeout=CONNECT_S, command_timeout=ANSWER_S
+            )
         except (*UNREACHABLE, TimeoutError, asyncpg.PostgresError, ValueError) as error:
-            why = str(error) or f"no answer within {CONNECT_S:.0f} s"
+            why = reason_of(error)
             mend = "check address, user, password and database in database.dsn"
             raise DatabaseUnreachable(f"database: {address(dsn)}: {why}; {mend}") from error
         return cls(pool)
@@ -85,6 +101,23 @@ def address(dsn: str) -> str:
     except ValueError:
         return "an address that cannot be read"
     return f"{host}:{port}{parts.path}"
+
+
+async def claim_name(dsn: str, gateway: str) -> asyncpg.Connection:
+    """A connection that, while it lives, makes this the only process called *gateway* on the database. Raises NameTaken.
+
+    One that has just died is waited for: the server notices soon that nobody is there.
+    """
+    connection = await asyncpg.connect(dsn, timeout=CONNECT_S, server_settings=_ALIVE, command_timeout=ANSWER_S)
+    deadline = time.monotonic() + NAME_S
+    while not await connection.fetchval(sql("claim_name"), gateway):
+        if time.monotonic() > deadline:
+            await connection.close()
+            raise NameTaken(
+                f"gateway: another process called {gateway!r} runs on this database; give this one a name of its own"
+            )
+        await asyncio.sleep(0.1)
+    return connection
 
 
 async def apply_migrations(connection: asyncpg.Connection) -> None:

@@ -6,6 +6,7 @@ StoreError
 ├── UnknownDelivery       no such webhook
 ├── ErasedRecord          its person was erased: the key is destroyed
 ├── NotErasable           a record that must be kept for now
+├── NameTaken             another process of that name runs on the database
 └── WrongSecret           the ledger's secret is not the one that its records are sealed with
 """
 
@@ -38,3 +39,7 @@ class NotErasable(StoreError):
 
 class WrongSecret(StoreError):
     """No record here can be read with this secret, and none should be sealed with it."""
+
+
+class NameTaken(StoreError):
+    """Two gateways of one name would take each other's calls for lost."""

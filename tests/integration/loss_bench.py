@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import numpy as np
 from histories import kept
 
@@ -190,9 +191,13 @@ class Book:
         )
         created = ev.OrderCreated(order=order, order_hash=order.order_hash, call_now=False, limits=limits)
         self.events: list[ev.Event] = []
+        self.away = False
+        """The database is not there."""
         self.record: Record = begin(self._entry(created))[0]
 
     async def append(self, _: str, event: ev.Event) -> Record:
+        if self.away:
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
         self.record = reduce(self.record, self._entry(event))[0]
         return self.record
 

@@ -9,12 +9,16 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import count
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from loss_bench import PRICE_FRAMES, House, Packet, Scene, until
 
 from gateway.consent import events as ev
+from gateway.consent import testimony
 from gateway.consent.disclosure import MANDATORY, unheard
+from gateway.consent.verdict import Judgement
+from gateway.speech.listener import Hearing
 from gateway.telephony import passage, reporting, stream
 
 Play = Callable[..., Awaitable[Scene]]
@@ -228,6 +232,28 @@ async def test_one_that_the_goodbye_of_a_stopping_gateway_cuts_is_proven_too(sce
     event = played.book.all(ev.PromptPlayed)[-1]
     assert ("price", "stopping") == (event.disclosure, event.interruption)
     assert 0 < event.samples_sent < event.samples_planned
+
+
+@pytest.mark.parametrize("verdict", ["deny", "stop"])
+async def test_a_no_that_the_database_cannot_be_told_of_is_kept_for_the_end_of_the_call(
+    scene: Play, verdict: Literal["deny", "stop"]
+) -> None:
+    played = await scene()
+    started = ev.CallStarted(call_id=played.near.call_id, gateway="g1", direction=played.near.direction)
+    await played.book.append("", started)
+    running = asyncio.create_task(played.conversation.run())
+    await until(played.playing("disclosure_price"))
+    judgement = Judgement(verdict, "said so")
+    played.conversation._minutes.remarked(Hearing(testimony.Testimony()), Judgement("unclear", "mumbled"), 0, "terms")
+    played.conversation._minutes.remarked(Hearing(testimony.Testimony()), judgement, 0, "terms")
+    played.conversation._minutes.remarked(Hearing(testimony.Testimony()), judgement, 0, "terms")
+    played.book.away = True
+    async with asyncio.timeout(60):
+        ended = await running
+    assert ("failed", [verdict, verdict]) == (
+        ended.outcome, [event.verdict for event in played.conversation.unwritten if isinstance(event, ev.UtteranceHeard)],
+    )  # fmt: skip
+    assert [] == played.book.all(ev.ConsentSpoken)
 
 
 async def test_a_call_whose_recording_fails_ends_with_a_word_of_goodbye_and_no_consent(scene: Play) -> None:

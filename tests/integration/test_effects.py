@@ -8,12 +8,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import aiohttp
 import pytest
 from billing_bench import FarEnd, far_end
-from engines import KEYRING, NUMBER, SECRET, START
+from engines import KEYRING, NUMBER, SECRET
 from histories import good_call, happen
 
 from gateway.calls import Calls
@@ -33,7 +33,7 @@ from gateway.sms.channel import SmsChannel
 from gateway.sms.errors import SmsRejected, SmsUndelivered
 from gateway.sms.http import HttpSms, dig, fill
 from gateway.sms.sip_message import SipMessageSms
-from gateway.store.database import Database, sql
+from gateway.store.database import Database
 from gateway.store.jobs import Job, Retry
 from gateway.telephony.admission import Destinations
 from gateway.telephony.errors import CallFailed
@@ -344,15 +344,6 @@ class TestCalls:
         await engine.append(record.order.order_id, ev.OrderWithdrawn(source="api", reason="changed"))
         await effects.place_call(call_job(record))
         assert [] == line.dialled
-
-    async def test_a_number_that_has_been_blocked_since_is_not_dialled(
-        self, effects: Effects, engine: Engine, line: Line
-    ) -> None:
-        record = await ordered(engine, call="now")
-        arguments = (NUMBER, "asked on another call", UUID(record.order.order_id), START)
-        await engine.database.pool.execute(sql("block_number"), *arguments)
-        await effects.place_call(call_job(record))
-        assert ("withdrawn", []) == ((await engine.record(record.order.order_id)).state, line.dialled)
 
     @pytest.mark.parametrize(("under_way", "draining"), [(2, False), (0, True)])
     async def test_while_no_line_is_free_the_job_waits_and_is_not_spent(

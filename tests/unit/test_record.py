@@ -595,6 +595,15 @@ class TestTheWayOut:
         record, effects = step(after(*WAYS[state]), STOP)
         assert ("withdrawn", (SendSms("stopped"), Notify("consent.withdrawn"))) == (record.state, effects)
 
+    @pytest.mark.parametrize("state", ["confirmed", "provisioning"])
+    def test_a_stop_word_before_billing_has_taken_the_order_freezes_it(self, state: str) -> None:
+        record, effects = step(after(*WAYS[state]), STOP)
+        assert ("frozen", (SendSms("stopped"), Notify("consent.frozen"))) == (record.state, effects)
+
+    def test_what_has_been_provisioned_is_beyond_a_stop_word(self) -> None:
+        record = after(*WAYS["provisioned"])
+        assert (record, ()) == step(record, STOP)
+
     @pytest.mark.parametrize("state", ["ordered", "calling", "spoken", "challenged", *sorted(CONFIRMED)])
     def test_whatever_has_not_been_refused_can_be_frozen(self, state: str) -> None:
         record, effects = step(after(*WAYS[state]), FROZEN)
@@ -611,7 +620,7 @@ class TestTheWayOut:
         assert (record, ()) == step(record, event)
 
     @pytest.mark.parametrize("state", sorted(CONFIRMED))
-    @pytest.mark.parametrize("event", [WITHDRAWN, STOP, denied(), EXPIRED], ids=lambda event: event.type)
+    @pytest.mark.parametrize("event", [WITHDRAWN, denied(), EXPIRED], ids=lambda event: event.type)
     def test_after_the_confirmation_nothing_is_taken_back_here(self, state: str, event: ev.Event) -> None:
         record = after(*WAYS[state])
         assert (record, ()) == step(record, event)

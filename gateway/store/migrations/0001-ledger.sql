@@ -234,6 +234,9 @@ CREATE TABLE consent.inbound_messages (
     PRIMARY KEY (channel, message_id)
 );
 
+CREATE INDEX inbound_messages_of_order ON consent.inbound_messages (order_id);
+CREATE INDEX inbound_messages_by_number ON consent.inbound_messages (number);
+
 -- Effects that wait to be run. run_at is also the lease: a claim moves it forward, so a crash makes the job due again; gateway is who
 -- claimed it last, and takes its own leases over when it starts anew.
 CREATE TABLE consent.jobs (
@@ -251,6 +254,8 @@ CREATE TABLE consent.jobs (
     finished_at timestamptz
 );
 CREATE INDEX jobs_due ON consent.jobs (kind, run_at) WHERE state = 'ready';
+CREATE INDEX jobs_of_order ON consent.jobs ((payload->>'order_id'));
+CREATE INDEX jobs_of_webhook ON consent.jobs ((payload->>'webhook_id'));
 CREATE INDEX jobs_held ON consent.jobs (created_at) WHERE state = 'held';
 
 CREATE FUNCTION consent.refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

@@ -57,9 +57,12 @@ SELECT count(*), pg_notify('consent_jobs', '') FROM jobs;
 
 -- name: hurry_deliveries
 -- The deliveries of an endpoint that wait for their next attempt: due now. What runs at this moment (it has a token) is left alone.
-WITH hurried AS (
-    UPDATE consent.deliveries SET next_at = now() WHERE tenant = $1 AND endpoint = $2 AND state = 'pending'
-    RETURNING webhook_id, schedule
+WITH waiting AS (
+    SELECT webhook_id FROM consent.deliveries WHERE tenant = $1 AND endpoint = $2 AND state = 'pending'
+    ORDER BY webhook_id FOR UPDATE SKIP LOCKED
+), hurried AS (
+    UPDATE consent.deliveries d SET next_at = now() FROM waiting w WHERE d.webhook_id = w.webhook_id
+    RETURNING d.webhook_id, d.schedule
 )
 UPDATE consent.jobs j SET run_at = now() FROM hurried h
 WHERE j.key = h.webhook_id || ':' || h.schedule AND j.state = 'ready' AND j.token IS NULL;

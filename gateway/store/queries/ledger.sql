@@ -17,6 +17,9 @@ SELECT envelope, hash FROM consent.events WHERE order_id = $1 ORDER BY seq;
 -- name: insert_record_key
 INSERT INTO consent.record_keys (order_id, wrapped) VALUES ($1, $2);
 
+-- name: claim_name
+SELECT pg_try_advisory_lock(hashtextextended('gateway ' || $1, 0));
+
 -- name: any_record_key
 SELECT order_id, wrapped FROM consent.record_keys LIMIT 1;
 
