@@ -9,12 +9,11 @@ import secrets
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import asyncpg
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from rich.table import Table
 
 from gateway import (
     cli_bench,
@@ -25,17 +24,17 @@ from gateway import (
     cli_ledger,
     cli_models,
     cli_recordings,
+    cli_records,
     cli_speech,
     runtime,
 )
 from gateway.app import Gateway
 from gateway.checks import all_faults, database_faults, static_faults
-from gateway.cli_common import FAULT, AsJson, Config, complain, err, fail, out, print_rows, settings_of, with_engine
+from gateway.cli_common import FAULT, AsJson, Config, complain, err, fail, out, settings_of
 from gateway.consent.errors import ConsentError
 from gateway.dialplan.errors import DialplanError
 from gateway.dialplan.lint import lint
 from gateway.dialplan.model import parse_dialplan
-from gateway.engine import Engine
 from gateway.extras import ExtraMissing, need
 from gateway.house import load_house
 from gateway.language.errors import LanguageError
@@ -45,24 +44,20 @@ from gateway.resources import data_folder
 from gateway.settings import SettingsError
 from gateway.settings_file import commented_toml
 from gateway.speech.errors import SpeechError
-from gateway.store import ledger
 from gateway.store.errors import StoreError
 from gateway.store.postgres import PostgresError
 from gateway.telephony.errors import TelephonyError
-from gateway.timeline import timeline
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__)
-record_app = typer.Typer(no_args_is_help=True, help="Look at the records of orders.")
 dialplan_app = typer.Typer(no_args_is_help=True, help="Call scripts.")
 for name, sub in (
-    ("record", record_app), ("deliveries", cli_deliveries.app), ("dialplan", dialplan_app), ("models", cli_models.app),
+    ("record", cli_records.app), ("deliveries", cli_deliveries.app), ("dialplan", dialplan_app), ("models", cli_models.app),
     ("bench", cli_bench.app), ("speech", cli_speech.app), ("keys", cli_keys.app),
     ("evidence", cli_evidence.app), ("recording", cli_recordings.app), ("ledger", cli_ledger.app),
 ):  # fmt: skip
     app.add_typer(sub, name=name)
 app.command("doctor")(cli_doctor.doctor)
 app.command("reconcile")(cli_deliveries.reconcile)
-record_app.command("erase")(cli_ledger.erase)
 
 
 def main() -> None:
@@ -170,53 +165,6 @@ def call(
     out.print(
         f"order {order_id}\ncall  {call_id}\nfollow it: consent-gateway record show {order_id[:8]}", highlight=False
     )
-
-
-@record_app.command("show")
-def record_show(
-    order: Annotated[str, typer.Argument(help="order id, or its beginning")],
-    config: Config = None,
-    as_json: AsJson = False,
-) -> None:
-    """Print the timeline of an order: every event, what was heard, and the verdicts."""
-
-    async def run(engine: Engine) -> list[Any]:
-        async with engine.database.pool.acquire() as connection:
-            order_id = await ledger.resolve_order(connection, order)
-        return await engine.entries(order_id)
-
-    entries = with_engine(config, run)
-    if as_json:
-        out.print_json(data=[entry.model_dump(mode="json") for entry in entries])
-        return
-    table = Table(title=f"order {entries[0].order_id}", title_justify="left", box=None, pad_edge=False)
-    for heading in ("time (UTC)", "event", "what", "state"):
-        table.add_column(heading, overflow="fold")
-    for moment in timeline(entries):
-        table.add_row(moment.at, moment.what, moment.details, moment.state, style="bold" if moment.state else None)
-    out.print(table, markup=False)
-    kept = [entry for entry in entries if entry.event.type == "recording.kept"]
-    if kept:
-        out.print(
-            f"recording: consent-gateway recording export {kept[0].order_id[:8]} -o call.wav --by NAME --purpose TEXT",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
-
-
-@record_app.command("list")
-def record_list(
-    state: Annotated[str | None, typer.Option(help="only orders in this state")] = None,
-    config: Config = None,
-    as_json: AsJson = False,
-) -> None:
-    """List the newest orders and where they stand."""
-
-    async def run(engine: Engine) -> list[dict[str, Any]]:
-        async with engine.database.pool.acquire() as connection:
-            return await ledger.list_orders(connection, state=state)
-
-    rows = with_engine(config, run)
-    print_rows(rows, ("order_id", "tenant", "number", "state", "updated_at"), as_json)
 
 
 @dialplan_app.command("lint")

@@ -20,10 +20,8 @@ from gateway.ledger.note import Verifier, parse_verifier, verifier_of
 from gateway.ledger.timestamping import read_roots
 from gateway.ledger_audit import MOST_FAULTS, Audit, audit
 from gateway.notary import Notary
-from gateway.retention import Archive, OnHold, Recorded
 from gateway.secret_files import LEDGER_SECRET_FILE, keyring
 from gateway.settings import Settings
-from gateway.store import ledger
 from gateway.store.tree import Signed
 
 SHOWN_EVERY = 500
@@ -89,56 +87,6 @@ def verify(
         )
         out.print(f"[{'red]✗' if found.faults else 'green]✓'}[/] {counted}", highlight=False, soft_wrap=True)
     raise typer.Exit(FAULT if found.faults else 0)
-
-
-def erase(
-    order: Annotated[str, typer.Argument(help="order id, or its beginning")],
-    by: Annotated[str, typer.Option("--by", help="who decided it")],
-    reason: Annotated[str, typer.Option("--reason", help="why")],
-    config: Config = None,
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
-) -> None:
-    """Forget the person of an order for good: its key is destroyed. The chain and the tree stay whole; nobody can read it.
-
-    Refused under a legal hold, while the order is open, and while a call or a webhook of it is under way.
-    """
-    if not by.strip() or not reason.strip():
-        fail("--by and --reason: who decided it, and why, must be said")
-    settings = settings_of(config)
-
-    async def find(engine: Engine) -> str:
-        async with engine.database.pool.acquire() as connection:
-            order_id = await ledger.resolve_order(connection, order)
-        await engine.check_erasable(order_id)
-        return order_id
-
-    async def forget(engine: Engine) -> list[Recorded]:
-        archive = Archive(engine, settings, lambda: datetime.now(UTC))
-        recordings = [one for one in await archive.of_order(order_id) if not one.deleted]
-        elsewhere = [one for one in recordings if one.gateway != settings.gateway and not one.path.exists()]
-        await engine.check_erasable(order_id)
-        await archive.delete_order(order_id, reason.strip())
-        await engine.erase(order_id, by=by.strip(), reason=reason.strip())
-        await archive.sweep()
-        return elsewhere
-
-    order_id = with_engine(config, find)
-    if not yes and not typer.confirm(f"Erase order {order_id}? Nothing brings it back."):
-        raise typer.Exit(FAULT)
-    try:
-        elsewhere = with_engine(config, forget)
-    except OnHold as error:
-        fail(str(error))
-    except OSError as error:
-        fail(
-            f"{error.filename or 'recording'}: {error.strerror or error}; nothing is erased but what was deleted before"
-        )
-    out.print(f"order {order_id} is erased", highlight=False)
-    for one in elsewhere:
-        out.print(
-            f"call {one.call_id}: its files lie with gateway {one.gateway}, unreadable, and go with its next daily purge",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
 
 
 def _read(file: Path) -> str:
