@@ -954,6 +954,12 @@ class Report:
             yield f"  order hash {promise.order_hash}"
         for recording in self.recordings:
             yield from self._recording(recording)
+        if (
+            promise is not None
+            and promise.spoken is not None
+            and promise.call_id not in [one.call_id for one in self.recordings]
+        ):
+            yield f"  recording  {promise.call_id}: NOT in this bundle: the consent cannot be listened to"
         last = "erasure" if promise is None else "export"
         yield f"  events     {self.events}, in one unbroken chain, up to the {last} at {self.exported_at}"
         yield f"  ledger     all of them in the checkpoint of {self.checkpoint.size} events, which only grew from that of {self.first.size}"

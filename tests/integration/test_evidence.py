@@ -258,6 +258,7 @@ async def test_a_recording_that_is_gone_is_said_to_be(engine: Engine, exporter: 
     await engine.append(order_id, gone)
     report = evidence.verify(await export(exporter, record, tmp_path), vkey())
     assert report.missing[member].startswith("it was deleted at 2026-03-01T")
+    assert any(line.endswith("NOT in this bundle: the consent cannot be listened to") for line in report.lines())
 
 
 async def test_a_damaged_recording_proves_what_is_left_of_it(
