@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: demo test check wheel bench bench-calls bench-ledger interop interop-setup fuzz docker-check docker-build docker-stack nightly clean help
+.PHONY: demo test coverage check wheel bench bench-calls bench-ledger interop interop-setup fuzz docker-check docker-build docker-stack nightly clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -13,8 +13,11 @@ help: ## this list
 demo: $(STAMP) ## the main job on this machine: real calls, speech, SMS codes, webhooks (ARGS=--keep leaves it running)
 	$(BIN)/consent-gateway demo $(ARGS)
 
-test: $(STAMP) ## all tests, with coverage (ARGS="tests/unit -k record" runs some)
+test: $(STAMP) ## all tests (ARGS="tests/unit -k record" runs some)
 	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),sh tests/run.sh $(BIN)/python)
+
+coverage: $(STAMP) ## all tests, and which lines they ran
+	COVERAGE=1 sh tests/run.sh $(BIN)/python
 
 check: $(STAMP) ## ruff, mypy --strict, import-linter, dialplan lint
 	$(BIN)/ruff check .

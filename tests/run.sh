@@ -1,17 +1,38 @@
 #!/bin/sh
-# All tests, with coverage: those that hold real calls and wait for them beside those that compute. Both outputs in full, one after the other.
+# All tests: three pytest processes side by side, for most of them wait for sound, clocks or processes. One output after the other.
+# COVERAGE=1 measures coverage, which takes a third longer.
 set -u
 python=$1
-calls=$(mktemp)
+tests=tests/integration
+waiting="tests/crash $tests/test_bench.py $tests/test_bench_media.py $tests/test_calls_over_loopback.py
+    $tests/test_disclosures_over_loopback.py $tests/test_media_over_loopback.py $tests/test_recording_crashes.py
+    $tests/test_schemathesis.py $tests/test_notary.py"
+outputs=$(mktemp -d)
 rm -f .coverage .coverage.*
-COVERAGE_FILE=.coverage.calls "$python" -m pytest --cov --cov-report= tests/acceptance tests/crash >"$calls" 2>&1 &
-beside=$!
-trap 'kill $beside 2>/dev/null; rm -f "$calls"' EXIT
+
+some() {
+    name=$1
+    shift
+    # shellcheck disable=SC2086
+    COVERAGE_FILE=.coverage.$name "$python" -m pytest --durations=15 ${COVERAGE:+--cov --cov-report=} "$@"
+}
+# shellcheck disable=SC2086
+ignored=$(printf -- '--ignore=%s ' $waiting)
+some calls tests/acceptance >"$outputs/calls" 2>&1 &
+calls=$!
+# shellcheck disable=SC2086
+some waiting $waiting >"$outputs/waiting" 2>&1 &
+waiters=$!
+trap 'kill $calls $waiters 2>/dev/null; rm -rf "$outputs"' EXIT
 failed=0
-COVERAGE_FILE=.coverage.rest "$python" -m pytest --cov --cov-report= tests/unit tests/torture tests/integration tests/docker || failed=1
-wait "$beside" || failed=1
+# shellcheck disable=SC2086
+some rest $ignored tests/unit tests/torture $tests tests/docker || failed=1
+wait "$calls" || failed=1
+wait "$waiters" || failed=1
 trap - EXIT
-cat "$calls"
-rm -f "$calls"
-"$python" -m coverage combine --quiet && "$python" -m coverage report
+cat "$outputs/calls" "$outputs/waiting"
+rm -rf "$outputs"
+if [ -n "${COVERAGE:-}" ]; then
+    "$python" -m coverage combine --quiet && "$python" -m coverage report
+fi
 exit $failed
