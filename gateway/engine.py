@@ -195,7 +195,11 @@ class Engine:
         if record.held:
             raise NotErasable(f"order {order_id} is under a legal hold; release it first")
         if not record.ended:
-            mend = "withdraw it (record withdraw)" if record.is_open else "let billing answer, or freeze it (record freeze),"
+            mend = (
+                "withdraw it (record withdraw)"
+                if record.is_open
+                else "let billing answer, or freeze it (record freeze),"
+            )
             raise NotErasable(f"order {order_id} is {record.state}: {mend} first")
         if await connection.fetchval(sql("has_pending_deliveries"), UUID(order_id)):
             raise NotErasable(f"order {order_id} has a webhook under way: let it arrive or die first")
