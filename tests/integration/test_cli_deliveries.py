@@ -153,7 +153,7 @@ async def test_from_a_410_to_the_delivery_after_all(
     assert "\x1b" not in shown.stdout
 
     endpoints = {one["endpoint"]: one for one in await told(config, "endpoints")}
-    assert ("disabled", 1, "https://billing.example/hook", "consent.confirmed") == (
+    assert ("disabled", 1, "https://billing.example/hook", "consent.confirmed, consent.frozen") == (
         (main := endpoints["main"])["state"], main["dead"], main["url"], main["events"],
     )  # fmt: skip
     assert main["reason"].startswith("it answered 410 at ")
