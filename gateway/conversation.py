@@ -173,6 +173,7 @@ class Conversation:
             case script.Question():
                 return await self._ask(action)
             case script.Grant():
+                self._call.stream.save()
                 event = ev.ConsentSpoken(
                     call_id=self._call.call_id, order_hash=self._record.order_hash,
                     captures=tuple(self._captures.values()),

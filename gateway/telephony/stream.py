@@ -247,6 +247,11 @@ class MediaStream:
             self._checked = self.frames_in + CHECK_FRAMES
             self._check()
 
+    def save(self) -> None:
+        """Hand what has been recorded so far to the recording process: it writes that even when the gateway dies now."""
+        if self.recorder is not None:
+            self.recorder.flush()
+
     def recording_failed(self, reason: str) -> None:
         """A call that cannot be recorded must not go on (rule R8); the other calls must."""
         self.recorder = None

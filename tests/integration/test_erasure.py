@@ -317,11 +317,11 @@ class TestWhatIsRefused:
         await self.refused(place, record, "is under a legal hold; release it first")
 
     async def test_while_the_order_is_open(self, place: Place) -> None:
-        await self.refused(place, await place.called(), "is challenged: withdraw it (record withdraw) first")
+        await self.refused(place, await place.called(), "is challenged: withdraw it \\(record withdraw\\) first")
 
     async def test_between_the_consent_and_its_bill(self, place: Place) -> None:
         await self.refused(
-            place, await place.confirmed(), "is confirmed: let billing answer, or freeze it (record freeze), first"
+            place, await place.confirmed(), "is confirmed: let billing answer, or freeze it \\(record freeze\\), first"
         )
 
     async def test_while_a_webhook_of_it_is_under_way(self, place: Place) -> None:
