@@ -55,7 +55,7 @@ OPEN = ("ordered", "calling", "spoken", "challenged")
 STOPPABLE = (*OPEN, "confirmed", "provisioning")
 """A stop word still ends these: billing has not taken them."""
 
-ANSWERABLE = ("challenged", "expired", *CONFIRMED)
+ANSWERABLE = ("challenged", "expired", "frozen", *CONFIRMED)
 NO_ENDS = ENDS - {"provisioned"}
 """What the database is told, too: such an order is never confirmed."""
 

@@ -74,7 +74,11 @@ async def test_check_finds_nothing_wrong(login: str, tmp_path: Path) -> None:
 
 async def test_the_application_cannot_change_the_ledger(login: str) -> None:
     database = await Database.open(login, most=2)
-    for statement in ("UPDATE consent.events SET body = ''", "DELETE FROM consent.events", "DROP TABLE consent.events"):
+    for statement in (
+        "UPDATE consent.events SET envelope = ''",
+        "DELETE FROM consent.events",
+        "DROP TABLE consent.events",
+    ):
         with pytest.raises(FORBIDDEN):
             await database.pool.execute(statement)
     await database.close()

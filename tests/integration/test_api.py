@@ -346,9 +346,15 @@ class TestTheRest:
             assert (405, {"GET", "HEAD", "POST"}) == (answer.status, set(answer.headers["Allow"].split(",")))
 
     async def test_a_failure_of_ours_tells_nothing_of_the_inside(self, server: Server) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("gateway.web.orders.sql", None)
+            status, answer = await server.send("GET", "/v1/orders")
+        assert (500, "the gateway failed; its log says why") == (status, answer["title"])
+
+    async def test_while_the_database_is_away_one_is_asked_to_come_again(self, server: Server) -> None:
         await server.engine.database.pool.close()
         status, answer = await server.send("GET", "/v1/orders")
-        assert (500, "the gateway failed; its log says why") == (status, answer["title"])
+        assert (503, "the database is away; try again", "5") == (status, answer["title"], server.headers["Retry-After"])
 
     async def test_without_a_secret_inbound_messages_are_off(self, server: Server) -> None:
         api = Api(server.engine, Offered({}, frozenset()), server.dial, {}, None)

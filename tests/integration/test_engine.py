@@ -367,9 +367,16 @@ class TestStopWords:
         )
         assert "refused" == (await engine.append(record.order.order_id, said)).state
 
-    async def test_a_stop_word_after_the_confirmation_is_only_recorded(self, engine: Engine) -> None:
+    async def test_a_stop_word_before_billing_has_taken_the_order_freezes_it(self, engine: Engine) -> None:
         record = await confirmed(engine)
-        assert Inbound("taken", record.order.order_id, "confirmed") == await engine.take_message(
+        assert Inbound("taken", record.order.order_id, "frozen") == await engine.take_message(
+            "http", "s", NUMBER, "stop"
+        )
+
+    async def test_a_stop_word_after_that_is_only_recorded(self, engine: Engine) -> None:
+        record = await confirmed(engine)
+        await engine.append(record.order.order_id, ev.OrderProvisioned(webhook_id="w"))
+        assert Inbound("taken", record.order.order_id, "provisioned") == await engine.take_message(
             "http", "s", NUMBER, "stop"
         )
         assert "reply.received" == (await types(engine, record))[-1]
