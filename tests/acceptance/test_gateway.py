@@ -67,6 +67,8 @@ async def provisioned(town: Town) -> Provisioned:
     order_id = await town.order(SUBSCRIBER)
     account = ("--user", SUBSCRIBER, "--password", PASSWORD, "--server", f"{HOST}:{town.world.sip_port}", "--register")
     caller = await town.phone("call", town.sip, *account, "--turn-silence", TURN_MS, "--script", YES, "--messages", "1")
+    for milestone in ("prompt.played", "consent.spoken", "call.ended", "challenge.issued"):  # each has its own patience
+        await town.comes(order_id, milestone)
     text = str((await caller.told("message"))["text"])
     called = await caller.done()
     code = CODE.search(text)

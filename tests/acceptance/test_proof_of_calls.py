@@ -41,10 +41,11 @@ async def proven(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Proven
     order_id = await town.order(SUBSCRIBER)
     account = ("--user", SUBSCRIBER, "--password", PASSWORD, "--server", f"{HOST}:{town.world.sip_port}", "--register")
     caller = await town.phone("call", town.sip, *account, "--turn-silence", TURN_MS, "--script", YES, "--messages", "9")
+    for milestone in ("prompt.played", "consent.spoken", "call.ended", "challenge.issued"):  # each has its own patience
+        await town.comes(order_id, milestone)
     code = None
     while code is None:  # first may come what an earlier test's phone was not there for
         code = CODE.search(str((await caller.told("message"))["text"]))
-    await town.comes(order_id, "call.ended")
     await (await town.phone("message", town.sip, *account, "--text", code[0])).done()
     await town.reaches(order_id, "provisioned")
     caller.process.kill()
