@@ -1,5 +1,5 @@
 #!/bin/sh
-# All tests: three pytest processes side by side, for most of them wait for sound, clocks or processes. One output after the other.
+# All tests: four pytest processes side by side, for most of them wait for sound, clocks or processes. One output after the other.
 # COVERAGE=1 measures coverage, which takes a third longer.
 set -u
 python=$1
@@ -14,7 +14,7 @@ some() {
     name=$1
     shift
     # shellcheck disable=SC2086
-    COVERAGE_FILE=.coverage.$name "$python" -m pytest --durations=15 ${COVERAGE:+--cov --cov-report=} "$@"
+    COVERAGE_FILE=.coverage.$name nice -n "${niceness:-0}" "$python" -m pytest --durations=15 ${COVERAGE:+--cov --cov-report=} "$@"
 }
 # shellcheck disable=SC2086
 ignored=$(printf -- '--ignore=%s ' $waiting)
@@ -23,14 +23,17 @@ calls=$!
 # shellcheck disable=SC2086
 some waiting $waiting >"$outputs/waiting" 2>&1 &
 waiters=$!
-trap 'kill $calls $waiters 2>/dev/null; rm -rf "$outputs"' EXIT
+niceness=5 some units tests/unit tests/torture >"$outputs/units" 2>&1 &  # computes: sound goes first
+units=$!
+trap 'kill $calls $waiters $units 2>/dev/null; rm -rf "$outputs"' EXIT
 failed=0
 # shellcheck disable=SC2086
-some rest $ignored tests/unit tests/torture $tests tests/docker || failed=1
+some rest $ignored $tests tests/docker || failed=1
+wait "$units" || failed=1
 wait "$calls" || failed=1
 wait "$waiters" || failed=1
 trap - EXIT
-cat "$outputs/calls" "$outputs/waiting"
+cat "$outputs/units" "$outputs/calls" "$outputs/waiting"
 rm -rf "$outputs"
 if [ -n "${COVERAGE:-}" ]; then
     "$python" -m coverage combine --quiet && "$python" -m coverage report
