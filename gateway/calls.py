@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 PREPARE_S = 30.0
 NOTE_AGAIN_S = 5.0
 LONGEST_WAIT_S = 60.0
+NOTE_TRIES = 120
 GOODBYE_S = 20.0
 CLOSE_S = 3.0
 _OUTCOMES: dict[int, ev.CallOutcome] = {
@@ -261,13 +262,18 @@ class Calls:
         self._office.use_key(call_id, recording_key(key, call_id))
 
     async def _note(self, record: Record, *events: ev.Event) -> None:
-        """Append *events*, and again while the database is away: a call that ended must not seem to go on."""
+        """Append *events*, and again while the database is away, however long; :data:`NOTE_TRIES` times where it refuses them: a call
+        that ended must not seem to go on.
+        """
         for tries in itertools.count(1):
             try:
                 await self._engine.append(record.order.order_id, *events)
             except (*UNREACHABLE, asyncpg.PostgresError) as error:
                 kinds = [event.type for event in events]
                 log.error("call.not_noted", order=record.order.order_id, events=kinds, error=str(error), tries=tries)
+                if not isinstance(error, UNREACHABLE) and tries >= NOTE_TRIES:
+                    log.error("call.never_noted", order=record.order.order_id, events=kinds)
+                    return
                 await asyncio.sleep(min(LONGEST_WAIT_S, NOTE_AGAIN_S * tries))
             else:
                 return

@@ -28,9 +28,6 @@ INSERT INTO consent.checkpoints (size, note, at) VALUES ($1, $2, $3) ON CONFLICT
 -- name: last_checkpoint
 SELECT size, note, at FROM consent.checkpoints ORDER BY size DESC LIMIT 1;
 
--- name: checkpoint_of_size
-SELECT size, note, at FROM consent.checkpoints WHERE size = $1;
-
 -- name: first_checkpoint_covering
 SELECT size, note, at FROM consent.checkpoints WHERE size > $1 ORDER BY size LIMIT 1;
 
@@ -39,6 +36,3 @@ INSERT INTO consent.timestamps (size, token, at) VALUES ($1, $2, $3) ON CONFLICT
 
 -- name: last_timestamp
 SELECT size, token, at FROM consent.timestamps ORDER BY size DESC LIMIT 1;
-
--- name: timestamp_of_size
-SELECT token FROM consent.timestamps WHERE size = $1;
